@@ -1,0 +1,29 @@
+"""How failures are told: what happened, what to do about it, where to read on.  And the exit statuses."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from iceshelves.cli.text import printable
+from iceshelves.core.errors import IceShelvesError
+
+#: It failed: the command, or the deployment that it waited for.  Usage errors are 2, as click has them.
+ERROR: Final = 1
+#: Ctrl-C, or the operation that was waited for was cancelled by somebody.
+INTERRUPTED: Final = 130
+
+
+def report(error: IceShelvesError) -> None:
+    """Print ``error`` to standard error."""
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(error.message)}", err=True)
+    for field in error.details.get("fields", []) if isinstance(error.details.get("fields"), list) else []:
+        if isinstance(field, dict):
+            click.echo(
+                f"       {printable(str(field.get('field')))}: {printable(str(field.get('message')))}",
+                err=True,
+            )
+    if error.hint:
+        click.echo(f"{click.style('Hint:', bold=True)}  {printable(error.hint)}", err=True)
+    click.echo(f"See:   {error.docs} ({error.code})", err=True)

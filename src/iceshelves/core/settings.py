@@ -1,0 +1,64 @@
+"""The one place for settings: environment variables, with the original's names where it had them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from iceshelves.core.errors import InvalidInput
+from iceshelves.core.units import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator can set.  Durations are in seconds."""
+
+    data: Path
+    database_url: str | None = None
+    encryption_key: str | None = None
+    log_level: str = "INFO"
+    #: operations at once on one cluster, unless the cluster says otherwise
+    max_concurrent_deployments: int = 24
+    deployment_timeout: float = 600.0
+    log_retention_days: int = 30
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, data: Path | None = None
+    ) -> Settings:
+        """Read the settings.  Raises :class:`InvalidInput` naming the variable."""
+        home = environment.get("ICESHELVES_DATA")
+        return cls(
+            data=data or Path(home or _default_data()),
+            database_url=environment.get("ICESHELVES_DATABASE_URL") or environment.get("DATABASE_URL"),
+            encryption_key=environment.get("ICESHELVES_ENCRYPTION_KEY"),
+            log_level=environment.get("LOG_LEVEL", "INFO").upper(),
+            max_concurrent_deployments=_number(environment, "MAX_CONCURRENT_DEPLOYMENTS", 24),
+            deployment_timeout=_seconds(environment, "DEPLOYMENT_TIMEOUT", 600.0),
+            log_retention_days=_number(environment, "DEPLOYMENT_LOG_RETENTION_DAYS", 30),
+        )
+
+
+def _default_data() -> str:
+    if os.geteuid() == 0:
+        return "/var/lib/iceshelves"
+    return str(Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser() / "iceshelves")
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidInput(f"{name}={text} is not a positive whole number.", code="invalid_setting")
+    return int(text)
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "")
+    try:
+        return parse_duration(text) if text else default
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}", code="invalid_setting", hint=error.hint) from error

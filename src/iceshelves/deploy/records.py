@@ -1,0 +1,255 @@
+"""What an operation reads from the database and writes to it.  Plain transactions, called from a thread.
+
+Every function can be called again with the same arguments: the engine repeats what was cut off.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from iceshelves.access.bootstrap import installation_id
+from iceshelves.access.cipher import Cipher
+from iceshelves.core import clock
+from iceshelves.deploy.spec import DeploymentSpec
+from iceshelves.deploy.states import (
+    AFTER_DEPLOY,
+    OPEN,
+    DeploymentStatus,
+    OperationStatus,
+    StepStatus,
+)
+from iceshelves.providers.base import Mark
+from iceshelves.store.database import Database
+from iceshelves.store.models import Deployment, LogLine, Operation, Revision, Step
+
+CLEAN_UP: Final = "clean-up"
+#: from the first of these steps on, something of ours may be on the cluster
+MAKING_STEPS: Final = ("resources", "create")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An operation, loaded: what to do, for whom, where."""
+
+    operation_id: str
+    tenant_id: int
+    deployment_id: int
+    cluster_id: int
+    kind: str
+    steps: tuple[str, ...]
+    revision: int
+    on_failure: str
+    spec: DeploymentSpec
+    mark: Mark
+
+
+def spec_place(deployment_id: int, number: int) -> str:
+    """What the encryption of a revision's specification is bound to."""
+    return f"revisions.spec:{deployment_id}:{number}"
+
+
+def load_spec(cipher: Cipher, revision: Revision) -> DeploymentSpec:
+    """The specification of a revision.  Raises ``Failed`` ``undecryptable``."""
+    plain = cipher.decrypt(revision.spec, spec_place(revision.deployment_id, revision.number))
+    return DeploymentSpec.model_validate_json(plain)
+
+
+def load(database: Database, cipher: Cipher, operation_id: str) -> Job:
+    """Read the operation and all that its steps need."""
+    with database.read() as session:
+        operation = session.get_one(Operation, operation_id)
+        deployment = session.get_one(Deployment, operation.deployment_id)
+        revision = session.get_one(Revision, operation.revision_id)
+        spec = load_spec(cipher, revision)
+        return Job(
+            operation_id=operation_id,
+            tenant_id=operation.tenant_id,
+            deployment_id=deployment.id,
+            cluster_id=operation.cluster_id,
+            kind=operation.kind,
+            steps=tuple(operation.steps),
+            revision=revision.number,
+            on_failure=operation.on_failure,
+            spec=spec,
+            mark=Mark(installation_id(session), deployment.uid, operation_id, revision.number, spec.egg),
+        )
+
+
+def begin(database: Database, operation_id: str) -> bool:
+    """Mark the operation as running, with its deadline.  False if it was cancelled before it began."""
+    with database.write() as session:
+        operation = session.get_one(Operation, operation_id)
+        if operation.status == OperationStatus.PENDING and operation.cancel_requested_on:
+            return False
+        if operation.status == OperationStatus.PENDING:
+            operation.status = OperationStatus.RUNNING
+            operation.started_at = clock.now()
+            operation.deadline = clock.later(operation.timeout)
+            operation.version += 1
+        deployment = session.get_one(Deployment, operation.deployment_id)
+        deployment.status = DeploymentStatus.IN_PROGRESS
+        deployment.started_at = deployment.started_at or clock.now()
+        return True
+
+
+def seconds_left(database: Database, operation_id: str) -> float:
+    """Until the operation's deadline; negative once it has passed."""
+    with database.read() as session:
+        deadline = session.execute(
+            sa.select(Operation.deadline).where(Operation.id == operation_id)
+        ).scalar_one()
+    return (deadline - clock.now()).total_seconds() if deadline else 0.0
+
+
+def cancel_requested(database: Database, operation_ids: list[str]) -> set[str]:
+    """Those of ``operation_ids`` that somebody asked to stop."""
+    with database.read() as session:
+        found = session.execute(
+            sa.select(Operation.id).where(
+                Operation.id.in_(operation_ids), Operation.cancel_requested_on.is_not(None)
+            )
+        )
+        return set(found.scalars())
+
+
+def begin_step(database: Database, operation_id: str, name: str) -> int:
+    """Mark a step as running; returns how many guest lines the log holds already for this operation."""
+    with database.write() as session:
+        step = _step(session, operation_id, name)
+        step.status = StepStatus.RUNNING
+        step.attempts += 1
+        step.started_at = step.started_at or clock.now()
+        step.message = ""
+        step.progress = None
+        _touch(session, operation_id)
+        if step.attempts == 1:
+            return 0
+        return session.execute(
+            sa.select(sa.func.count())
+            .select_from(LogLine)
+            .where(LogLine.operation_id == operation_id, LogLine.source == "guest")
+        ).scalar_one()
+
+
+def end_step(database: Database, operation_id: str, name: str, status: StepStatus, message: str) -> None:
+    """Mark a step as ended."""
+    with database.write() as session:
+        step = _step(session, operation_id, name)
+        step.status = status
+        step.message = message
+        step.progress = None
+        step.finished_at = clock.now()
+        _touch(session, operation_id)
+
+
+def _step(session: Session, operation_id: str, name: str) -> Step:
+    found = session.execute(
+        sa.select(Step).where(Step.operation_id == operation_id, Step.name == name)
+    ).scalar_one_or_none()
+    if found is not None:
+        return found
+    last = session.execute(
+        sa.select(sa.func.max(Step.position)).where(Step.operation_id == operation_id)
+    ).scalar_one()
+    added = Step(operation_id=operation_id, position=(last or 0) + 1, name=name, attempts=0)
+    session.add(added)
+    return added
+
+
+def _touch(session: Session, operation_id: str) -> None:
+    session.execute(
+        sa.update(Operation)
+        .where(Operation.id == operation_id)
+        .values(version=Operation.version + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an operation ended.  ``clean`` says that nothing of ours was left on the cluster."""
+
+    status: OperationStatus
+    error: dict[str, Any] | None
+    facts: dict[str, Any]
+    clean: bool
+
+
+def end(database: Database, job: Job, ending: Ending) -> None:
+    """Write down how the operation ended, and what its deployment is now."""
+    with database.write() as session:
+        operation = session.get_one(Operation, job.operation_id)
+        if operation.status not in OPEN:
+            return
+        operation.status = ending.status
+        operation.error = ending.error
+        operation.finished_at = clock.now()
+        operation.version += 1
+        session.execute(
+            sa.update(Step)
+            .where(Step.operation_id == job.operation_id, Step.status == StepStatus.PENDING)
+            .values(status=StepStatus.SKIPPED)
+        )
+        deployment = session.get_one(Deployment, job.deployment_id)
+        if job.kind == "delete":
+            _end_delete(deployment, ending)
+        else:
+            _end_deploy(session, deployment, operation, ending)
+
+
+def _end_delete(deployment: Deployment, ending: Ending) -> None:
+    deployment.error = ending.error
+    if ending.status == OperationStatus.SUCCEEDED:
+        deployment.status = DeploymentStatus.DELETED
+        deployment.living = False
+        deployment.deleted_on = deployment.deleted_on or clock.now()
+        deployment.instance_info = {}
+    else:
+        deployment.status = DeploymentStatus.FAILED
+
+
+def _end_deploy(session: Session, deployment: Deployment, operation: Operation, ending: Ending) -> None:
+    status = AFTER_DEPLOY[ending.status]
+    deployment.status = status
+    deployment.error = ending.error
+    deployment.completed_at = clock.now()
+    deployment.living = not ending.clean
+    if ending.clean:
+        deployment.instance_info = {}
+    revision = session.get_one(Revision, operation.revision_id)
+    revision.status = status
+    if "image" in ending.facts:
+        revision.image = ending.facts["image"]["fingerprint"]
+    if "instance_info" in ending.facts:
+        deployment.instance_info = ending.facts["instance_info"]
+
+
+def was_touched(database: Database, deployment_id: int) -> bool:
+    """Whether any operation of the deployment got so far that something of it may be on the cluster."""
+    with database.read() as session:
+        found = session.execute(
+            sa.select(Step.name)
+            .join(Operation, Operation.id == Step.operation_id)
+            .where(Operation.deployment_id == deployment_id, Step.name.in_(MAKING_STEPS), Step.attempts > 0)
+            .limit(1)
+        )
+        return found.first() is not None
+
+
+def open_operations(database: Database) -> list[str]:
+    """Every operation that has not ended, oldest first."""
+    with database.read() as session:
+        found = session.execute(
+            sa.select(Operation.id).where(Operation.status.in_(OPEN)).order_by(Operation.created_on)
+        )
+        return list(found.scalars())
+
+
+def follow_up_id(operation_id: str) -> str:
+    """The id of the roll-back that follows ``operation_id``: always the same, so that there is one only."""
+    return str(uuid.uuid5(uuid.UUID(operation_id), "roll-back"))

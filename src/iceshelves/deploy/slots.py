@@ -1,0 +1,55 @@
+"""How many operations run at once on one cluster; the others wait their turn, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+
+class Slots:
+    """Counted on the event loop of one process; ``limit_of`` may change between calls."""
+
+    def __init__(self, limit_of: Callable[[int], int]) -> None:
+        self._limit_of = limit_of
+        self._running: dict[int, int] = {}
+        self._waiting: dict[int, deque[asyncio.Event]] = {}
+
+    @contextlib.asynccontextmanager
+    async def of(self, cluster_id: int, cancel: asyncio.Event) -> AsyncIterator[None]:
+        """Hold one of the cluster's slots.  Who is cancelled need not wait: it will only end itself."""
+        holds = await self._take(cluster_id, cancel)
+        try:
+            yield
+        finally:
+            if holds:
+                self._release(cluster_id)
+
+    async def _take(self, cluster_id: int, cancel: asyncio.Event) -> bool:
+        queue = self._waiting.setdefault(cluster_id, deque())
+        if not queue and self._running.get(cluster_id, 0) < self._limit_of(cluster_id):
+            self._running[cluster_id] = self._running.get(cluster_id, 0) + 1
+            return True
+        turn = asyncio.Event()
+        queue.append(turn)
+        waits = [asyncio.ensure_future(turn.wait()), asyncio.ensure_future(cancel.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if turn.is_set():
+                self._release(cluster_id)
+            raise
+        finally:
+            for wait in waits:
+                wait.cancel()
+            if not turn.is_set():
+                queue.remove(turn)
+        return turn.is_set()
+
+    def _release(self, cluster_id: int) -> None:
+        self._running[cluster_id] -= 1
+        queue = self._waiting.get(cluster_id, deque())
+        while queue and self._running[cluster_id] < self._limit_of(cluster_id):
+            self._running[cluster_id] += 1
+            queue.popleft().set()

@@ -1,0 +1,46 @@
+"""What a step works with: the specification, the provider, and somewhere to say how it goes.
+
+The same in the server and in an agent: no database and no engine in sight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from iceshelves.deploy.spec import DeploymentSpec
+from iceshelves.providers.base import Image, InstanceSpec, Mark, Provider
+
+Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+Source = Literal["engine", "guest"]
+
+
+class Report(Protocol):
+    """Where a step says how it goes.  Never blocks and never fails."""
+
+    def log(self, message: str, level: Level = "INFO", source: Source = "engine") -> None: ...
+    def progress(self, fraction: float | None, words: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """One operation, as its steps see it.  ``facts`` are the durable results of the steps before."""
+
+    spec: DeploymentSpec
+    mark: Mark
+    provider: Provider
+    report: Report
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    #: lines of the guest's output that an earlier try of this operation has logged already
+    guest_lines: int = 0
+
+    @property
+    def image(self) -> Image:
+        """The image that the step ``image`` found."""
+        return Image(**self.facts["image"])
+
+    @property
+    def instance(self) -> InstanceSpec:
+        """The instance with everything that the steps before found out."""
+        return self.spec.to_instance(self.image, self.mark, self.facts.get("volumes"))

@@ -1,0 +1,1 @@
+"""Drivers of hypervisor families, each a set of narrow capabilities (see ``base``)."""

@@ -1,0 +1,1 @@
+"""One thin asynchronous client for Incus and LXD, and the capabilities built on it."""

@@ -1,0 +1,192 @@
+"""Instances come, run and go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from iceshelves.core.errors import Conflict, Failed, InvalidInput, NotFound, Temporary, Unsupported
+from iceshelves.core.names import check_instance_name
+from iceshelves.providers.base import Instance, InstanceSpec, Mark, Progress, no_progress
+from iceshelves.providers.incus import wire
+from iceshelves.providers.incus.client import Call, Client, path
+from iceshelves.providers.incus.operations import Operations
+from iceshelves.providers.incus.placement import IncusPlacement
+from iceshelves.providers.incus.server import Server
+from iceshelves.providers.ownership import (
+    check_config,
+    instance_exists,
+    instance_not_found,
+    member_not_found,
+    member_offline,
+    not_ours,
+    same_deployment,
+    same_operation,
+)
+
+
+class IncusLifecycle:
+    """The :class:`~iceshelves.providers.base.Lifecycle` of Incus and LXD."""
+
+    def __init__(self, client: Client, operations: Operations, server: Server) -> None:
+        self._client = client
+        self._operations = operations
+        self._server = server
+
+    async def validate(self, spec: InstanceSpec) -> None:
+        check_instance_name(spec.name)
+        check_config(spec.config)
+        info = await self._server.info()
+        if spec.kind not in info.kinds:
+            raise Unsupported(
+                f"{info.name} cannot run a {spec.kind}.",
+                code="kind_unsupported",
+                hint="Virtual machines need QEMU and /dev/kvm on the host.",
+            )
+        await self._check_member(spec)
+        inherited = await self.inherited_devices(spec)
+        expanded = {**inherited, **wire.devices_of(spec, inherited)}
+        if wire.root_device(expanded) is None:
+            raise wire.no_root_disk(spec)
+        await self._check_devices(expanded)
+
+    async def find(self, name: str) -> Instance | None:
+        try:
+            return wire.instance_from_wire(await self._client.get_object(path("instances", name)))
+        except NotFound:
+            return None
+
+    async def create(self, spec: InstanceSpec, progress: Progress = no_progress) -> Instance:
+        await self._operations.settle(spec.name)
+        found = await self._ours_or_conflict(spec)
+        if found is not None:
+            return found
+        query = {"target": spec.member} if spec.member else {}
+        call = Call("POST", path("instances"), await self._new_instance(spec), query=query)
+        try:
+            await self._operations.run(call, progress)
+        except (Conflict, Temporary) as error:
+            if error.code not in ("already_exists", "hypervisor_busy"):
+                raise
+            # Somebody was faster with this name; perhaps it was us, in another process.
+            await self._operations.settle(spec.name)
+            found = await self._ours_or_conflict(spec)
+            if found is None:
+                raise
+            return found
+        return await self.get(spec.name)
+
+    async def start(self, name: str) -> None:
+        power = (await self.get(name)).power
+        if power != "running":
+            await self._change_state(name, "unfreeze" if power == "frozen" else "start", wanted="running")
+
+    async def stop(self, name: str, *, grace: float) -> None:
+        await self._operations.settle(name)
+        if (await self.get(name)).power == "stopped":
+            return
+        if grace > 0:
+            try:
+                await self._change_state(name, "stop", wanted="stopped", timeout=max(1, math.ceil(grace)))
+            except Failed:
+                # It did not shut down in time, in whatever words; now the switch.
+                await self._change_state(name, "stop", wanted="stopped", force=True)
+        else:
+            await self._change_state(name, "stop", wanted="stopped", force=True)
+
+    async def delete(self, name: str, mark: Mark) -> None:
+        if "instances_rebuild" not in (await self._server.info()).features:
+            # A replacement that was cut off leaves a successor; see ``replacement``.
+            await self._delete_one(wire.successor_of(name), mark)
+        await self._delete_one(name, mark)
+
+    async def _delete_one(self, name: str, mark: Mark) -> None:
+        await self._operations.settle(name)
+        found = await self.find(name)
+        if found is None:
+            return
+        if not same_deployment(mark, found.mark):
+            raise not_ours(f"instance {name!r}")
+        try:
+            if found.power != "stopped":
+                await self._change_state(name, "stop", wanted="stopped", force=True)
+            await self._operations.run(Call("DELETE", path("instances", name)))
+        except NotFound:
+            return
+
+    async def get(self, name: str) -> Instance:
+        """The instance; :class:`NotFound` ``instance_not_found`` if there is none."""
+        found = await self.find(name)
+        if found is None:
+            raise instance_not_found(name)
+        return found
+
+    async def _ours_or_conflict(self, spec: InstanceSpec) -> Instance | None:
+        found = await self.find(spec.name)
+        if found is None or same_operation(spec.mark, found.mark):
+            return found
+        raise instance_exists(spec.name)
+
+    async def _new_instance(self, spec: InstanceSpec) -> dict[str, Any]:
+        inherited = await self.inherited_devices(spec) if spec.root_size is not None else {}
+        return {
+            "name": spec.name,
+            "type": spec.kind,
+            "source": {"type": "image", "fingerprint": spec.image.fingerprint},
+            "profiles": list(spec.profiles),
+            "config": wire.config_of(spec, wire.BUILT),
+            "devices": wire.devices_of(spec, inherited),
+        }
+
+    async def inherited_devices(self, spec: InstanceSpec) -> dict[str, Mapping[str, str]]:
+        """The devices that ``spec``'s profiles give it; :class:`InvalidInput` ``profile_not_found``."""
+        devices: dict[str, Mapping[str, str]] = {}
+        for name in spec.profiles:
+            try:
+                profile = await self._client.get_object(path("profiles", name))
+            except NotFound as error:
+                raise InvalidInput(
+                    f"There is no profile {name!r}.",
+                    code="profile_not_found",
+                    hint="incus profile list shows those there are.",
+                ) from error
+            devices.update(profile.get("devices") or {})
+        return devices
+
+    async def _check_member(self, spec: InstanceSpec) -> None:
+        if spec.member is None:
+            return
+        members = {
+            member.name: member for member in await IncusPlacement(self._client, self._server).members()
+        }
+        if spec.member not in members:
+            raise member_not_found(spec.member, members)
+        if not members[spec.member].online:
+            raise member_offline(spec.member, members[spec.member].status)
+
+    async def _check_devices(self, devices: Mapping[str, Mapping[str, str]]) -> None:
+        for name, device in devices.items():
+            for kind, option in (("networks", "network"), ("storage-pools", "pool")):
+                wanted = device.get(option)
+                if not wanted:
+                    continue
+                try:
+                    await self._client.get_object(path(kind, wanted))
+                except NotFound as error:
+                    raise InvalidInput(
+                        f"The device {name!r} names {option} {wanted!r}, which is not there.",
+                        code=f"{option}_not_found",
+                        hint="incus network list and incus storage list show those there are.",
+                    ) from error
+
+    async def _change_state(
+        self, name: str, action: str, *, wanted: str, timeout: int = -1, force: bool = False
+    ) -> None:
+        body = {"action": action, "timeout": timeout, "force": force}
+        try:
+            await self._operations.run(Call("PUT", path("instances", name, "state"), body))
+        except Failed:
+            # "already running", "already stopped": it is as wanted, however the daemon words that.
+            if (await self.get(name)).power != wanted:
+                raise

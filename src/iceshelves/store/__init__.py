@@ -1,0 +1,1 @@
+"""The database: tables, migrations and the queries over them.  Knows nothing of HTTP or hypervisors."""

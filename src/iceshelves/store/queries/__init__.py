@@ -1,0 +1,1 @@
+"""The reading side: Core selects that return rows.  Every query names the tenant that it reads for."""

@@ -1,0 +1,361 @@
+"""Machines for tests: each has its own mounts, network, processes, name and control groups on this machine.
+
+A :class:`Host` runs a real Incus that no other test, and no daemon of the developer's machine, can see or be
+seen by.  It ends as a machine whose plug is pulled: one SIGKILL to its PID 1, and everything in
+it is gone, network cards and mounts included.  The same happens when the test process itself dies.
+
+A host is tied to this machine by a pair of network cards with an address at either end, so that tests reach
+its daemons, and by masquerading, so that its guests reach package mirrors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+INCUSD: Final = Path("/usr/libexec/incus/incusd")
+HOST_NETWORKS: Final = IPv4Network("10.67.0.0/16")
+_ROOMY: Final = 4 * 1024**3
+_PR_SET_PDEATHSIG: Final = 1
+_libc: Final = ctypes.CDLL(None)
+
+
+class TestbedError(Exception):
+    """A part of the test bed did not start; the message carries its log."""
+
+
+def missing_for_hosts() -> str | None:
+    """Why hosts cannot be started here, naming exactly what is missing; ``None`` when nothing is."""
+    if os.geteuid() != 0:
+        return "needs root"
+    absent = [
+        tool for tool in ("unshare", "nsenter", "ip", "nft", "incus", "dnsmasq") if not shutil.which(tool)
+    ]
+    if not INCUSD.exists():
+        absent.append(str(INCUSD))
+    if absent:
+        return "not installed: " + ", ".join(absent)
+    refused = subprocess.run(
+        ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "true"],
+        capture_output=True,
+        text=True,
+    )
+    return f"unshare is refused: {refused.stderr.strip()}" if refused.returncode else None
+
+
+def scratch_directory(purpose: str) -> Path:
+    """A new directory, which unprivileged guests may pass (mode 0711); in memory when that is roomy."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOMY
+    path = Path(tempfile.mkdtemp(prefix=f"iceshelves-{purpose}-", dir=memory if roomy else "/var/tmp"))
+    path.chmod(0o711)
+    return path
+
+
+def die_with_parent() -> None:
+    """For ``preexec_fn``: the child gets SIGKILL when the test process ends, however that ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Wait for ``condition``; raises :class:`TestbedError` naming ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TestbedError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(0.02)
+
+
+def _run(*command: str, stdin: str | None = None) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True)
+    if done.returncode:
+        raise TestbedError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _cgroup_hierarchies() -> list[Path]:
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.controllers").exists():
+        return [top]
+    return sorted(path for path in top.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def _name_servers() -> str:
+    """The resolvers of this machine as a host can reach them: one on loopback is out of its reach."""
+    for source in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
+        if source.exists():
+            servers = [line for line in source.read_text().splitlines() if line.startswith("nameserver")]
+            usable = [line for line in servers if not line.split()[1].startswith(("127.", "::1"))]
+            if usable:
+                return "\n".join(usable) + "\n"
+    return ""
+
+
+@dataclass(frozen=True)
+class Cable:
+    """A pair of network cards: ``card`` here with ``gateway``, ``eth0`` with ``address`` in the host."""
+
+    card: str
+    gateway: str
+    address: str
+
+    @classmethod
+    def plug(cls, pid: int) -> Cable:
+        """Tie the network namespace of ``pid`` to this machine, by a number that nobody else uses."""
+        for number, network in enumerate(HOST_NETWORKS.subnets(new_prefix=30)):
+            gateway, address = (str(end) for end in network.hosts())
+            cable = cls(f"ishost{number}", gateway, address)
+            try:  # creating the card is what takes the number: it fails when another test process has it
+                _run(
+                    "ip", "link", "add", cable.card, "type", "veth", "peer", "name", "eth0", "netns", str(pid)
+                )
+            except TestbedError as failure:
+                if "File exists" not in str(failure):
+                    raise
+                continue
+            _run("ip", "address", "add", f"{gateway}/30", "dev", cable.card)
+            _run("ip", "link", "set", cable.card, "up")
+            return cable
+        raise TestbedError(f"no number is left in {HOST_NETWORKS}")
+
+
+class Forwarding:
+    """Lets a host's guests reach what this machine reaches, by masquerading.
+
+    The table is *owned* by the ``nft`` process that is held here: the kernel removes it when that ends.
+    """
+
+    def __init__(self, cable: Cable) -> None:
+        self._switch = Path("/proc/sys/net/ipv4/ip_forward")
+        self._before = self._switch.read_text()
+        if self._before.strip() != "1":
+            self._switch.write_text("1")
+        self._nft = subprocess.Popen(
+            ["nft", "--interactive"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            preexec_fn=die_with_parent,
+        )
+        stdin = self._nft.stdin
+        if stdin is not None:
+            rule = f'ip saddr {cable.address}/30 oifname != "ishost*" masquerade'
+            chain = f"type nat hook postrouting priority srcnat; {rule};"
+            stdin.write(f"table ip {cable.card} {{ flags owner; chain out {{ {chain} }}; }}\n")
+            stdin.flush()
+
+    def stop(self) -> None:
+        """Take the rule and, if it was off before, the machine's forwarding away."""
+        self._nft.kill()
+        self._nft.wait()
+        if self._before.strip() != "1":
+            self._switch.write_text(self._before)
+
+
+@dataclass
+class Host:
+    """One isolated machine with an Incus daemon.  ``name`` is its host name, unique on this machine."""
+
+    name: str
+    root: Path = field(default_factory=lambda: scratch_directory("host"))
+    cable: Cable | None = None
+    _unshare: subprocess.Popen[bytes] | None = None
+    _init_pid: int = 0
+    _forwarding: Forwarding | None = None
+
+    # ---- the machine
+
+    def start(self) -> None:
+        """Switch it on and start its daemon; returns when that answers.  State of an earlier life is kept."""
+        (self.root / "ready").unlink(missing_ok=True)
+        (self.root / "resolv.conf").write_text(_name_servers())
+        hierarchies = _cgroup_hierarchies()
+        for hierarchy in hierarchies:
+            own = hierarchy / self.name
+            own.mkdir(exist_ok=True)
+            for setting in (
+                "cpuset.cpus",
+                "cpuset.mems",
+            ):  # cgroup v1 wants them filled before a process enters
+                if (hierarchy / setting).exists():
+                    (own / setting).write_text((hierarchy / setting).read_text())
+        # Which address is free shows only once there is a namespace to plug the cable into; the init waits at
+        # this pipe for the answer.
+        gate = self.root / "network"
+        gate.unlink(missing_ok=True)
+        os.mkfifo(gate)
+        self._unshare = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--kill-child",
+             "bash", "-c", f'. {gate}; exec {HERE / "host-init"}'],
+            env={
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOST_NAME": self.name,
+                "HOST_ROOT": str(self.root),
+                "HOST_CGROUPS": " ".join(map(str, hierarchies)),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=(self.root / "init.log").open("wb"),
+            stderr=subprocess.STDOUT,
+            preexec_fn=die_with_parent,
+            start_new_session=True,
+        )  # fmt: skip
+        self._init_pid = self._first_child(self._unshare.pid)
+        self.cable = cable = Cable.plug(self._init_pid)
+        self._forwarding = Forwarding(cable)
+        gate.write_text(f"export HOST_ADDRESS={cable.address} HOST_GATEWAY={cable.gateway}\n")
+        self._wait_for((self.root / "ready").exists, "the host", self.root / "init.log")
+        self.start_daemon()
+
+    def kill(self) -> None:
+        """Pull the plug.  Its disk (``root``) is kept, so that :meth:`start` brings the same machine back."""
+        if self._unshare is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._init_pid, signal.SIGKILL)
+            self._unshare.wait()
+            self._unshare = None
+        if self._forwarding is not None:
+            self._forwarding.stop()
+            self._forwarding = None
+        wait_until(self._is_gone, f"the end of {self.name}")
+
+    def stop(self) -> None:
+        """Pull the plug and throw the machine away."""
+        self.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def exec(
+        self, *command: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``command`` on the host, as root.  With ``check``, a failure is a :class:`TestbedError`."""
+        done = subprocess.run(self._inside(command), input=stdin, capture_output=True, text=True)
+        if check and done.returncode:
+            raise TestbedError(
+                f"{' '.join(command)} on {self.name}: {done.stderr.strip() or done.stdout.strip()}"
+            )
+        return done
+
+    # ---- its daemon
+
+    @property
+    def incus_dir(self) -> Path:
+        """The daemon's own directory."""
+        return self.root / "incus"
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's API socket, reachable from outside the host."""
+        return self.incus_dir / "unix.socket"
+
+    def start_daemon(self) -> None:
+        """Start Incus and wait until it answers."""
+        self.incus_dir.mkdir(mode=0o711, exist_ok=True)
+        log = self.root / "incusd.log"
+        self.exec(
+            "sh", "-c",
+            'setsid env INCUS_DIR="$1" PATH=/usr/libexec/incus:$PATH "$2" --group root --logfile "$3" '
+            '</dev/null >"$3.out" 2>&1 & echo $! >"$1.pid"',
+            "sh", str(self.incus_dir), str(INCUSD), str(log),
+        )  # fmt: skip
+        self._wait_for(self._daemon_answers, "incusd", log)
+
+    def kill_daemon(self) -> None:
+        """End Incus with SIGKILL; its guests go on running."""
+        script = 'pid=$(cat "$1.pid"); kill -9 "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done'
+        self.exec("sh", "-c", script, "sh", str(self.incus_dir))
+
+    def restart_daemon(self) -> None:
+        """Kill Incus and start it again."""
+        self.kill_daemon()
+        self.start_daemon()
+
+    def incus(
+        self, *arguments: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Incus' own command line, as an independent witness of what IceShelves did."""
+        program = ("env", f"INCUS_DIR={self.incus_dir}", f"HOME={self.root}", "incus", "--force-local")
+        return self.exec(*program, *arguments, stdin=stdin, check=check)
+
+    def set_up(self) -> None:
+        """Give a new Incus a pool, a bridge and a default profile, as its own first-time set-up would."""
+        self.incus("admin", "init", "--preseed", stdin=_PRESEED)
+
+    def import_image(self, files: tuple[Path, Path], alias: str) -> None:
+        """Import an image from its metadata and its root file system."""
+        self.incus("image", "import", *map(str, files), "--alias", alias)
+
+    # ---- inside
+
+    def _is_gone(self) -> bool:
+        """Whether the kernel has taken everything back; it needs a moment after the last process."""
+        unplugged = self.cable is None or not Path(f"/sys/class/net/{self.cable.card}").exists()
+        return unplugged and all(_remove_cgroup(top / self.name) for top in _cgroup_hierarchies())
+
+    def _daemon_answers(self) -> bool:
+        return self.socket.exists() and self.incus("query", "/1.0", check=False).returncode == 0
+
+    def _inside(self, command: Sequence[str]) -> list[str]:
+        hierarchies = " ".join(f"{hierarchy}/{self.name}" for hierarchy in _cgroup_hierarchies())
+        join = f'for group in {hierarchies}; do echo 0 >"$group/cgroup.procs"; done; exec "$@"'
+        return ["nsenter", f"--target={self._init_pid}", "--mount", "--net", "--pid", "--uts", "--ipc",
+                "sh", "-c", join, "sh", *command]  # fmt: skip
+
+    def _first_child(self, pid: int) -> int:
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        wait_until(lambda: children.exists() and bool(children.read_text().strip()), "unshare")
+        return int(children.read_text().split()[0])
+
+    def _wait_for(self, condition: Callable[[], bool], what: str, log: Path) -> None:
+        try:
+            wait_until(condition, what)
+        except TestbedError as failure:
+            tail = log.read_text(errors="replace").splitlines()[-15:] if log.exists() else []
+            self.stop()
+            raise TestbedError("\n  ".join([f"{failure} on {self.name}", *tail])) from None
+
+
+def _remove_cgroup(own: Path) -> bool:
+    """Remove ``own`` and what is below it, as far as it is empty; whether it is gone."""
+    for path, _, _ in os.walk(own, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+    return not own.exists()
+
+
+_PRESEED: Final = """\
+config: {images.auto_update_interval: "0"}
+storage_pools: [{name: default, driver: dir}]
+networks:
+- name: incusbr0
+  type: bridge
+  config: {ipv4.address: 10.68.0.1/22, ipv4.nat: "true", ipv6.address: none}
+profiles:
+- name: default
+  devices:
+    root: {type: disk, path: /, pool: default}
+    eth0: {type: nic, name: eth0, network: incusbr0}
+"""
+
+
+@contextlib.contextmanager
+def running_host(name: str) -> Iterator[Host]:
+    """A host with an Incus that is set up, for as long as the block lasts."""
+    host = Host(name)
+    try:
+        host.start()
+        host.set_up()
+        yield host
+    finally:
+        host.stop()
