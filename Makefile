@@ -21,7 +21,7 @@ check: environment ## format, lint, types, import contracts, unit tests: under a
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@MYPYPATH=tests $(BIN)/mypy --no-error-summary --explicit-package-bases tests/testbed
-	@$(BIN)/lint-imports --no-logo --no-timing
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q -n 2 tests/unit
 
 .PHONY: format

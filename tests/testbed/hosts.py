@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -56,12 +57,28 @@ def missing_for_hosts() -> str | None:
 
 
 def scratch_directory(purpose: str) -> Path:
-    """A new directory, which unprivileged guests may pass (mode 0711); in memory when that is roomy."""
+    """A new directory, which unprivileged guests may pass (mode 0711); in memory when that is roomy.
+
+    What earlier test processes left because they were killed is removed first: a living one holds a lock.
+    """
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOMY
-    path = Path(tempfile.mkdtemp(prefix=f"iceshelves-{purpose}-", dir=memory if roomy else "/var/tmp"))
+    parent = memory if roomy else Path("/var/tmp")
+    for stale in parent.glob(f"iceshelves-{purpose}-*"):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError, NotADirectoryError):
+            _lock(stale)
+            shutil.rmtree(stale, ignore_errors=True)
+    path = Path(tempfile.mkdtemp(prefix=f"iceshelves-{purpose}-", dir=parent))
+    _lock(path)
     path.chmod(0o711)
     return path
+
+
+def _lock(directory: Path) -> None:
+    """Lock ``directory`` for as long as this process lives; ``BlockingIOError`` when another one has."""
+    fcntl.flock(
+        os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB
+    )
 
 
 def die_with_parent() -> None:

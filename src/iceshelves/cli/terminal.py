@@ -1,4 +1,4 @@
-"""A command in an instance: what is typed goes there, what it says comes here, and so does its exit status."""
+"""A command in an instance: what is typed goes there; what it says, and its exit status, come here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The egg library of a tenant: import, make from a template, keep the built-in eggs current, switch, delete."""
+"""A tenant's egg library: import, make from a template, keep the built-in eggs current, switch, delete."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def activate(database: Database, actor: Actor, reference: str, is_active: bool) 
 def delete(database: Database, actor: Actor, reference: str) -> int:
     """Take an egg out of the library.
 
-    Raises ``NotFound``, and :class:`Conflict` while a deployment uses it (``egg_in_use``), while the record of
-    one names it (``egg_in_records``), and for a built-in egg (``egg_built_in``), which would come back.
+    Raises ``NotFound``, and :class:`Conflict` while a deployment uses it (``egg_in_use``), while the record
+    of one names it (``egg_in_records``), and for a built-in egg (``egg_built_in``), which would come back.
     """
     with database.write() as session:
         egg = session.get_one(models.Egg, queries.id_of(session, actor.tenant_id, reference))
@@ -181,10 +181,11 @@ def _sync_tenant(session: Session, tenant_id: int, library: Iterable[Egg]) -> No
     known = {
         (row.name, row.version): row
         for row in session.execute(
-            sa.select(models.Egg.id, models.Egg.name, models.Egg.version, models.Egg.digest, models.Egg.builtin)
-            .where(models.Egg.tenant_id == tenant_id)
+            sa.select(
+                models.Egg.id, models.Egg.name, models.Egg.version, models.Egg.digest, models.Egg.builtin
+            ).where(models.Egg.tenant_id == tenant_id)
         )
-    }  # fmt: skip
+    }
     for egg in library:
         there = known.get((egg.name, str(egg.version)))
         if there is None:
@@ -228,7 +229,7 @@ def _fill(row: models.Egg, egg: Egg) -> None:
 
 
 def _choose_latest(session: Session, tenant_id: int, name: str) -> None:
-    """The latest version is the highest release that is active; a pre-release only where there is no other."""
+    """The latest is the highest release that is active; a pre-release only where there is no other."""
     rows = (
         session.execute(
             sa.select(models.Egg).where(models.Egg.tenant_id == tenant_id, models.Egg.name == name)

@@ -36,6 +36,7 @@ INVENTED: Final = "iceshelves-lint-value"
 _TEXT_FILES: Final = (METADATA, USER_DATA, LXD_PROFILE, KVM_CONFIG, README)
 _ORDER: Final = {"error": 0, "warning": 1, "hint": 2}
 _MAX_ALIGNED_LINES: Final = 2000
+_MAX_COMPARED: Final = 50
 
 
 def lint(egg: Egg | Path, *, release: str | None = None) -> list[Finding]:
@@ -114,9 +115,10 @@ def _egg_findings(egg: Egg, release: str | None) -> list[Finding]:
             findings.append(_template_hint(texts[USER_DATA]))
         if egg.metadata.parameters:
             message = "Parameters have no effect in an egg that asks for no rendering."
+            line = _line_of('"parameters"', texts[METADATA])
             hint = 'Add "rendering": "jinja".'
             findings.append(
-                Finding("warning", "unused_parameter", message, METADATA, field="parameters", hint=hint)
+                Finding("warning", "unused_parameter", message, METADATA, line, None, "parameters", hint)
             )
         return findings
     try:
@@ -209,8 +211,18 @@ def _aligned(source: list[str], result: list[str], line: int) -> int:
     matcher = difflib.SequenceMatcher(None, source, result, autojunk=False)
     for _, start, end, result_start, result_end in matcher.get_opcodes():
         if result_start < line <= result_end:
-            return min(start + line - result_start, max(end, start + 1), len(source))
+            if end == start:
+                return min(start + 1, len(source))
+            nearest = range(start, min(end, start + _MAX_COMPARED))
+            return 1 + max(nearest, key=lambda n: _likeness(source[n], result[line - 1]))
     return min(line, len(source))
+
+
+def _likeness(source: str, result: str) -> tuple[int, float]:
+    """How well ``result`` may have come from ``source``: its literal beginning first, then the rest."""
+    literal = re.split(r"\{[{%]", source, maxsplit=1)[0]
+    beginning = len(literal) if result.startswith(literal) else 0
+    return beginning, difflib.SequenceMatcher(None, source[:200], result[:200], autojunk=False).ratio()
 
 
 def _part_findings(egg: Egg, rendered: Mapping[str, str]) -> list[Finding]:

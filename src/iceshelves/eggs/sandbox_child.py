@@ -6,16 +6,15 @@ over its standard streams: one request, one answer.
 
 from __future__ import annotations
 
-import base64
+import importlib.util
 import json
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 _MEMORY = 320 * 1024 * 1024
 _CPU_SECONDS = 3
-# Line breaks and invisible characters that YAML or JSON would not keep inside a quoted text.
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF)}
 
 
 def main() -> None:
@@ -40,6 +39,16 @@ def _bound_this_process() -> None:
         resource.setrlimit(limit, (value, value))
 
 
+def _sibling(name: str) -> Any:
+    """A module beside this file, without the package that would come with it."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class _TemplateError(Exception):
     def __init__(self, name: str, kind: str, message: str, line: int) -> None:
         super().__init__(message)
@@ -48,6 +57,8 @@ class _TemplateError(Exception):
 
 def _work(request: dict[str, Any]) -> dict[str, Any]:
     from jinja2 import StrictUndefined
+
+    quoting = _sibling("quoting")
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     # Not before: the first import may write its byte code, which later ones are glad of.
@@ -60,7 +71,11 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
         lstrip_blocks=True,
         extensions=[],
     )
-    environment.filters |= {"tojson": _to_json, "yaml": _to_json, "b64encode": _base64}
+    environment.filters |= {
+        "tojson": quoting.to_json,
+        "yaml": quoting.to_json,
+        "b64encode": quoting.to_base64,
+    }
     task = _variables if request["task"] == "variables" else _render
     return {
         name: _guarded(task, environment, name, text, request) for name, text in request["templates"].items()
@@ -112,15 +127,6 @@ def _line(error: BaseException) -> int:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-def _to_json(value: Any) -> str:
-    """``value`` on one line, as JSON that YAML 1.1 reads alike."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_ESCAPED)
-
-
-def _base64(value: Any) -> str:
-    return base64.b64encode(str(value).encode()).decode()
 
 
 main()

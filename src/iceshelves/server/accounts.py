@@ -42,9 +42,7 @@ def create(database: Database, actor: Actor, name: str, role: Role, request_id: 
             session.flush()
         except sa.exc.IntegrityError as error:  # the same request, at the same time
             raise _exists(name) from error
-        audit.record(
-            session, actor, "user.create", name, request_id=request_id, details={"role": role.value}
-        )
+        audit.record(session, actor, "user.create", name, request_id=request_id, details={"role": role.value})
         return _issue(session, user)
 
 
@@ -79,9 +77,7 @@ def _issue(session: Session, user: User) -> Issued:
 def _owned(session: Session, actor: Actor, user_id: int) -> User:
     user = session.get(User, user_id)
     if user is None or user.tenant_id != actor.tenant_id or not user.is_active:
-        raise NotFound(
-            f"There is no user {user_id}.", code="user_not_found", hint="iceshelves user list"
-        )
+        raise NotFound(f"There is no user {user_id}.", code="user_not_found", hint="iceshelves user list")
     return user
 
 

@@ -1,4 +1,4 @@
-"""Every error as one shape: RFC 9457 problem details, with the members of the documented envelope beside them."""
+"""Every error in one shape: RFC 9457 problem details, beside the members of the documented envelope."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ async def on_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
         return answer(no_such_address(request.url.path), request_id)
-    if status == 400 or isinstance(error, HTTPException) and status < 500:
+    if status < 500:
         return answer(InvalidInput("The request's body cannot be read.", code="invalid_request"), request_id)
     return unexpected(error, request_id)
 

@@ -171,7 +171,11 @@ async def _form_as_json(request: BoundedRequest) -> BoundedRequest:
     body = await request.body()
     try:
         fields = parse_qsl(
-            body.decode(), keep_blank_values=True, max_num_fields=100, errors="strict", strict_parsing=bool(body)
+            body.decode(),
+            keep_blank_values=True,
+            max_num_fields=100,
+            errors="strict",
+            strict_parsing=bool(body),
         )
     except ValueError as error:
         raise InvalidInput("The form cannot be read.", code="invalid_request") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -19,8 +20,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 MERGE_CHAIN = "- &a0 {x: 1}\n" + "".join(f"- &a{n + 1} {{<<: *a{n}}}\n" for n in range(3000))
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(codec="utf-8"), max_size=12),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz", max_size=3), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.text(st.characters(codec="utf-8"), max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz", max_size=3), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -91,7 +97,9 @@ def test_yaml_means_what_cloud_init_means() -> None:
 
 
 def test_yaml_positions_reach_through_lists_aliases_and_merges() -> None:
-    document = load_yaml_with_lines("a:\n  - x: 1\n  - *b\n".replace("*b", "&b {y: 2}") + "c: *b\n", source="x")
+    document = load_yaml_with_lines(
+        "a:\n  - x: 1\n  - *b\n".replace("*b", "&b {y: 2}") + "c: *b\n", source="x"
+    )
     assert document.position(("a", 0, "x")) == Position(2, 5)
     assert document.position(("c", "y")) == Position(3, 9)
     assert document.position(("c", "y", "unknown")) == Position(3, 9)
@@ -132,10 +140,8 @@ def test_yaml_agrees_with_pyyaml(value: Any) -> None:
 @given(st.text("[]{}:,-&*<'\"\\ \n#!?|>a1", max_size=60) | st.binary(max_size=60))
 def test_nothing_but_invalid_input_is_raised(text: str | bytes) -> None:
     for load in (load_yaml_with_lines, load_json_with_lines):
-        try:
-            load(text, source="x", max_depth=8)
-        except InvalidInput as error:
-            assert error.details["line"] >= 1
+        with contextlib.suppress(InvalidInput):  # and nothing else
+            assert load(text, source="x", max_depth=8).positions is not None
 
 
 _MISSING = object()

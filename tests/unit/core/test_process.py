@@ -14,7 +14,9 @@ from iceshelves.core.process import run
 
 
 def test_input_and_both_outputs_pass_whatever_their_size() -> None:
-    program = "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)"
+    program = (
+        "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d); sys.stderr.buffer.write(d)"
+    )
     data = bytes(range(256)) * 2000
     completed = run([sys.executable, "-c", program], stdin=data, timeout=20)
     assert (completed.returncode, completed.stdout, completed.stderr) == (0, data, data)

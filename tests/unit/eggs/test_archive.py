@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import tarfile
@@ -72,7 +73,9 @@ def test_hostile_archives(change: Callable[[tarfile.TarFile], None], code: str) 
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("pax", [{"path": "../x"}, {"size": "0"}, {"GNU.sparse.map": "0,1"}, {"linkpath": "/x"}])
+@pytest.mark.parametrize(
+    "pax", [{"path": "../x"}, {"size": "0"}, {"GNU.sparse.map": "0,1"}, {"linkpath": "/x"}]
+)
 def test_extended_headers_that_change_meaning(pax: dict[str, str]) -> None:
     with pytest.raises(InvalidInput) as caught:
         unpack(archive(lambda t: add(t, "x", pax_headers=pax), tarfile.PAX_FORMAT))
@@ -80,7 +83,7 @@ def test_extended_headers_that_change_meaning(pax: dict[str, str]) -> None:
 
 
 def test_bombs_are_not_unpacked() -> None:
-    bomb = gzip.compress(bytes(200 * 1024 * 1024), compresslevel=9)
+    bomb = gzip.compress(bytes(64 * 1024 * 1024), compresslevel=1)
     with pytest.raises(InvalidInput) as caught:
         unpack(bomb)
     assert caught.value.code == "archive_bomb"
@@ -123,10 +126,8 @@ def test_damage_is_refused_or_harmless(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         plain[data.draw(st.integers(0, len(plain) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(plain)))
-    try:
-        unpack(gzip.compress(bytes(plain[:cut]), compresslevel=0))
-    except InvalidInput as error:
-        assert error.code
+    with contextlib.suppress(InvalidInput):  # and nothing else
+        assert unpack(gzip.compress(bytes(plain[:cut]), compresslevel=0)).name
 
 
 @given(st.binary(max_size=300))

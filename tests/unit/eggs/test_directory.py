@@ -13,11 +13,12 @@ from iceshelves.eggs import Egg, load, pack, read_directory, write_directory
 ORIGINAL = {
     "metadata.json": (
         '{"name":"web","version":"1.2.0","display_name":"Wéb — 日本語 🎉","category":"webserver",\r\n'
-        '  "egg_type": "lxd-container", "tags": ["a"], "base_image": "ubuntu/24.04", "x-own": {"kept": [1, null]},'
+        '  "egg_type": "lxd-container", "tags": ["a"], "base_image": "ubuntu/24.04",'
+        ' "x-own": {"kept": [1, null]},'
         ' "requirements": {"min_memory_mb": 512, "min_disk_gb": 5, "min_cores": 1},'
         ' "ports": {"suggested": [80, 443]}, "created": "2025-10-07T00:00:00Z"}'
     ).encode(),
-    "cloud-init.yaml": "#cloud-config\r\n# größer, 日本語\r\nruncmd:\r\n  - echo $(date) $1 {{ not_ours }}".encode(),
+    "cloud-init.yaml": "#cloud-config\r\n# größer, 日本語\r\nruncmd:\r\n  - $(date) $1 {{ no }}".encode(),
     "files/deep/ü.bin": bytes(range(256)),
 }
 

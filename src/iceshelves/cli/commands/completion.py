@@ -65,7 +65,9 @@ add_completion_class(ColonBashComplete, "bash")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of a shell; live names come from the current server.
+    """Print the completion script of a shell.
+
+    The names of deployments, clusters and eggs come live from the current server.
 
     \b
     bash:  iceshelves completion bash > ~/.local/share/bash-completion/completions/iceshelves

@@ -143,9 +143,9 @@ def deploy(
 def update(
     app: App, address: str, egg: str | None, wishes: dict[str, Any], waiting: Waiting, output: Output
 ) -> int:
-    """Put a new revision in place of the present one, keeping addresses and volumes.
+    """Put a new revision in place of the present one.
 
-    EGG is another version, or another egg; without it only what you give changes.  Parameters that are not
+    Addresses and volumes are kept.  EGG is another version, or another egg; without it only what you give changes.  Parameters that are not
     given keep their values.
     """
     deployment = find_deployment(app.client, address)
@@ -163,7 +163,10 @@ def update(
 @output_options
 @pass_app
 def rollback(app: App, address: str, revision: int | None, waiting: Waiting, output: Output) -> int:
-    """Go back to an earlier revision, with the image and the parameters that it had."""
+    """Go back to an earlier revision.
+
+    It gets the image and the parameters that it had.
+    """
     deployment = find_deployment(app.client, address)
     accepted = app.client.post(
         f"/api/deployments/{deployment['id']}/rollback", _given({"revision": revision})
@@ -177,7 +180,10 @@ def rollback(app: App, address: str, revision: int | None, waiting: Waiting, out
 @output_options
 @pass_app
 def retry(app: App, address: str, waiting: Waiting, output: Output) -> int:
-    """Try a failed or cancelled deployment again; what is there already is kept."""
+    """Try a failed or cancelled deployment again.
+
+    What is there already is kept.
+    """
     deployment = find_deployment(app.client, address)
     accepted = app.client.post(f"/api/deployments/{deployment['id']}/retry")
     return _carry_out(app, place_of(deployment), accepted, waiting, output)

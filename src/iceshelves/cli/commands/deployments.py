@@ -71,9 +71,9 @@ def show(app: App, address: str, output: Output) -> None:
 @click.option("--no-wait", is_flag=True, help="Return as soon as the server has accepted it.")
 @pass_app
 def cancel(app: App, address: str, no_wait: bool) -> None:
-    """Cancel what is being done to a deployment; what was made is taken back.
+    """Cancel what is being done to a deployment.
 
-    It exits 0 when the work ended as cancelled, and 1 when it ended otherwise first.
+    What was made is taken back.  It exits 0 when the work ended as cancelled, and 1 when it ended otherwise first.
     """
     deployment = find_deployment(app.client, address)
     accepted = app.client.post(f"/api/deployments/{deployment['id']}/cancel")
@@ -109,7 +109,10 @@ def follow_to_cancelled(app: App, operation_id: str) -> None:
 @click.option("--no-wait", is_flag=True, help="Return as soon as the server has accepted it.")
 @pass_app
 def delete(app: App, address: str, yes: bool, no_wait: bool) -> int:
-    """Delete an instance and what was made for it, volumes included.  On a terminal it asks for the name."""
+    """Delete an instance and what was made for it.
+
+    Its volumes are deleted, too.  On a terminal it asks for the instance's name first.
+    """
     deployment = find_deployment(app.client, address)
     place = place_of(deployment)
     if not yes:

@@ -43,7 +43,10 @@ class Check:
 @output_options
 @pass_app
 def doctor(app: App, output: Output) -> int:
-    """Check this machine, the server, your token and every cluster; the status is 1 if anything is wrong."""
+    """Check the set-up, and say what to do about it.
+
+    This machine, the server, your token and every cluster are checked; the status is 1 if anything is wrong.
+    """
     checks = []
     for check in (*_here(), *_there(app)):
         checks.append(check)

@@ -56,9 +56,7 @@ def add_cluster(call: Caller, body: NewClusterBody) -> Response:
     return CREATED.answer(CreatedCluster(cluster_id=cluster_id, message=f"{new.name} is managed now."))
 
 
-@routes.add(
-    "POST", "/api/clusters/{cluster}/test", Permission.CLUSTERS_READ, TESTED, errors=(404, 502, 504)
-)
+@routes.add("POST", "/api/clusters/{cluster}/test", Permission.CLUSTERS_READ, TESTED, errors=(404, 502, 504))
 async def test_cluster(call: Caller, cluster: Reference) -> Response:
     """Try the connection to a cluster, step by step."""
     cluster_id = await run_in_threadpool(_id, call, cluster)

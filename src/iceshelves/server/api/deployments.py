@@ -38,7 +38,9 @@ _SHOWN_LINES: Final = 100
 routes = Routes("deployments")
 
 
-@routes.add("POST", "/api/deploy", Permission.DEPLOYMENTS_WRITE, ACCEPTED, errors=(404, 409), takes_forms=True)
+@routes.add(
+    "POST", "/api/deploy", Permission.DEPLOYMENTS_WRITE, ACCEPTED, errors=(404, 409), takes_forms=True
+)
 def deploy(call: Caller, body: DeployBody) -> Response:
     """Deploy an egg under a name."""
     return _deploy(call, body)
@@ -118,7 +120,11 @@ def update_deployment(call: Caller, deployment: PathId, body: UpdateBody) -> Res
 
 
 @routes.add(
-    "POST", "/api/deployments/{deployment}/rollback", Permission.DEPLOYMENTS_WRITE, ACCEPTED, errors=(404, 409)
+    "POST",
+    "/api/deployments/{deployment}/rollback",
+    Permission.DEPLOYMENTS_WRITE,
+    ACCEPTED,
+    errors=(404, 409),
 )
 def roll_back_deployment(call: Caller, deployment: PathId, body: RollbackBody | None = None) -> Response:
     """Go back to what a deployment was before."""

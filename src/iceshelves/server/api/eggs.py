@@ -124,9 +124,7 @@ def render_egg(call: Caller, egg: Reference, body: RenderBody) -> Response:
     """Show what an instance would get from an egg."""
     opened = _open(call, egg)
     parameters = formats.resolve_parameters(opened, body.parameters)
-    rendered = formats.render(
-        opened, parameters, body.config_overrides, instance_name=body.instance_name
-    )
+    rendered = formats.render(opened, parameters, body.config_overrides, instance_name=body.instance_name)
     return RENDERED.answer(shown.rendered(rendered, parameters))
 
 

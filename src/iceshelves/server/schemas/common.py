@@ -46,7 +46,7 @@ class Shown(BaseModel):
 class Body(BaseModel):
     """An object that comes in.  Unknown fields are mistakes: they would be silently without effect."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Paging(Body):

@@ -8,12 +8,20 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from iceshelves.deploy.requests import OnFailure, Timeout
 from iceshelves.providers.base import InstanceKind
-from iceshelves.server.schemas.common import Body, Failure, Id, Moment, Named, ObjectName, Paging, Shown, Words
+from iceshelves.server.schemas.common import (
+    Body,
+    Failure,
+    Id,
+    Moment,
+    Named,
+    ObjectName,
+    Paging,
+    Shown,
+    Words,
+)
 from iceshelves.server.schemas.operations import LogItem, OperationItem
 
-DeploymentState = Literal[
-    "pending", "in_progress", "completed", "failed", "cancelled", "timeout", "deleted"
-]
+DeploymentState = Literal["pending", "in_progress", "completed", "failed", "cancelled", "timeout", "deleted"]
 #: ``name`` or ``name@version``
 EggName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[a-z0-9][A-Za-z0-9._+@-]*$")]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from iceshelves.core.errors import NotFound
 from iceshelves.store.models import Cluster, Deployment, Egg, Revision
-from iceshelves.store.queries.pages import Row, Slice, Window, fetch, mentions
+from iceshelves.store.queries.pages import Query, Row, Slice, Window, fetch, mentions
 
 _LISTED: Final = (
     Deployment.id, Deployment.egg_id, Deployment.cluster_id, Deployment.instance_name,
@@ -93,7 +93,7 @@ def missing(deployment_id: int) -> NotFound:
     )
 
 
-def _all(tenant_id: int) -> sa.Select[Any]:
+def _all(tenant_id: int) -> Query:
     return (
         sa.select(*_LISTED)
         .join(Egg, Egg.id == Deployment.egg_id)

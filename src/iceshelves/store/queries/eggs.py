@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -114,5 +114,6 @@ def _named(reference: str) -> sa.ColumnElement[bool]:
         number = int(reference) if len(reference) <= 10 else 0
         return Egg.id == (number if number <= _MAX_ID else 0)
     name, at, version = reference.partition("@")
-    chosen: sa.ColumnElement[Any] = Egg.version == version if at else Egg.latest
-    return sa.and_(Egg.name == name, chosen)
+    if at:
+        return sa.and_(Egg.name == name, Egg.version == version)
+    return sa.and_(Egg.name == name, Egg.latest)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from iceshelves.store.models import LogLine
-from iceshelves.store.queries.pages import Row, Slice, Window, fetch
+from iceshelves.store.queries.pages import Query, Row, Slice, Window, fetch
 
 _SHOWN: Final = (
     LogLine.id, LogLine.timestamp, LogLine.log_level.label("level"), LogLine.message, LogLine.step,
@@ -46,7 +46,7 @@ def last(session: Session, tenant_id: int, deployment_id: int, limit: int) -> Se
     return session.execute(query.order_by(LogLine.id.desc()).limit(limit)).all()[::-1]
 
 
-def _matching(tenant_id: int, wanted: LogFilter) -> sa.Select[Any]:
+def _matching(tenant_id: int, wanted: LogFilter) -> Query:
     query = sa.select(*_SHOWN).where(LogLine.tenant_id == tenant_id)
     if wanted.deployment_id is not None:
         query = query.where(LogLine.deployment_id == wanted.deployment_id)

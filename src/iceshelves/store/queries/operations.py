@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from iceshelves.core.errors import NotFound
 from iceshelves.store.models import Cluster, Deployment, Operation, Revision, Step
-from iceshelves.store.queries.pages import Row, Slice, Window, fetch
+from iceshelves.store.queries.pages import Query, Row, Slice, Window, fetch
 
 _SHOWN: Final = (
     Operation.id, Operation.kind, Operation.status, Operation.version, Operation.deployment_id,
@@ -83,7 +83,7 @@ def steps(session: Session, operation_ids: Sequence[str]) -> dict[str, list[Row]
     return found
 
 
-def _all(tenant_id: int) -> sa.Select[Any]:
+def _all(tenant_id: int) -> Query:
     return (
         sa.select(*_SHOWN)
         .join(Deployment, Deployment.id == Operation.deployment_id)

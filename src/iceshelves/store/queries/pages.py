@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-Row = sa.Row[Any]
+#: rows and selects of whatever columns: their readers know them by name
+Row: TypeAlias = Any
+Query: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Slice:
         return -(-self.total // self.window.per_page)
 
 
-def fetch(session: Session, query: sa.Select[Any], window: Window) -> Slice:
+def fetch(session: Session, query: Query, window: Window) -> Slice:
     """The rows of ``query`` in ``window``.  A short first page is not counted again."""
     rows = session.execute(query.offset(window.offset).limit(window.per_page)).all()
     if window.page == 1 and len(rows) < window.per_page:

@@ -1,0 +1,178 @@
+"""The server's process: it takes its place, starts, says so once, and stops within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from iceshelves import __version__
+from iceshelves.core import log
+from iceshelves.core.errors import Conflict, InvalidInput
+from iceshelves.core.secret import Secret
+from iceshelves.core.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+#: seconds that open connections get to finish, and that the whole process gets to stop
+_GRACE: Final = 1
+_LAST_CALL: Final = 2.5
+_MAX_MESSAGE: Final = 1024 * 1024
+
+
+def serve(settings: Settings, host: str, port: int, admin_token_file: Path | None = None) -> None:
+    """Serve until a signal ends it.  ``port`` 0 takes a free one.
+
+    Raises :class:`InvalidInput` ``data_not_writable`` or ``cannot_listen``, and :class:`Conflict`
+    ``address_in_use`` or ``data_in_use``.
+    """
+    log.configure(settings.log_level)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the ready line says what it would say
+    with _own(settings.data), _listen(host, port) as listener:
+        from iceshelves.deploy.control import ControlPlane
+        from iceshelves.server.app import create_app
+
+        control = ControlPlane(settings)
+        address = _url(listener)
+        if control.first_token is not None:
+            _show_token(control.first_token, address, admin_token_file)
+        server = _Server(create_app(control), address)
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(server.serve([listener]))
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens, and ends its streams before it waits for them."""
+
+    def __init__(self, app: FastAPI, address: str) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="websockets-sansio",
+                ws_max_size=_MAX_MESSAGE,
+                ws_per_message_deflate=False,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
+        self._closing = app.state.services.closing
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then print the line that scripts wait for."""
+        await super().startup(sockets)
+        if self.started:
+            print(f"IceShelves {__version__} ready at {self._address}", flush=True)  # noqa: T201
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let streams end, wait for what is being answered, and be gone within seconds.
+
+        All work is durable and goes on at the next start, so nothing is worth waiting longer for.
+        """
+        self._closing.begun = True
+        last_call = threading.Timer(_LAST_CALL, os._exit, (0,))
+        last_call.daemon = True
+        last_call.start()
+        await super().shutdown(sockets)
+
+
+@contextmanager
+def _own(data: Path) -> Iterator[None]:
+    """Hold the data folder for this server alone."""
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise InvalidInput(
+            f"The data folder {data} cannot be written to: {error.strerror}.",
+            code="data_not_writable",
+            hint="Give another folder with --data, or run as a user who may write there.",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Conflict(
+            f"Another server uses the data folder {data}.",
+            code="data_in_use",
+            hint="Stop that one first, or give this one a folder of its own with --data.",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket bound to the address; it is not listening yet."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise _cannot_listen(host, port, error) from error
+        yield listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> Conflict | InvalidInput:
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(
+            f"Something listens on {host}:{port} already.",
+            code="address_in_use",
+            hint="Choose another port with --listen HOST:PORT.",
+        )
+    return InvalidInput(
+        f"The server cannot listen on {host}:{port}: {error.strerror or error}.",
+        code="cannot_listen",
+        hint="Give an address of this machine with --listen HOST:PORT.",
+    )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/iceshelves"
+
+
+def _show_token(token: Secret, address: str, file: Path | None) -> None:
+    """Show the administrator's token, this once."""
+    if file is None:
+        print(  # noqa: T201
+            f"The administrator's token, shown this once:\n\n    {token.reveal()}\n\n"
+            f"Log in with: iceshelves login {address}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(token.reveal() + "\n")
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()

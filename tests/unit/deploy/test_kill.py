@@ -1,0 +1,170 @@
+"""The process is killed at every moment that matters; another one goes on; the end is always the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iceshelves.deploy import providers
+from iceshelves.deploy.requests import UpdateRequest
+from iceshelves.providers.fake.world import forget_world
+from iceshelves.providers.registry import open_provider
+
+from .conftest import ADMIN, Killed, Plane, make_egg
+
+EGG = make_egg(
+    volumes=[{"name": "data", "path": "/data", "size": "1GiB"}],
+    checks=[{"name": "answers", "command": ["probe"], "timeout": 5}],
+)
+SCRIPT = {"images": {"debian/13": {"cached": False}}}
+
+
+class Axe:
+    """Counts the moments at which the process could die, and kills it at the chosen one."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.at: int | None = None
+
+    def moment(self, name: str) -> None:
+        self.seen.append(name)
+        if self.at is not None and len(self.seen) - 1 == self.at:
+            raise Killed(name)
+
+
+class _Tapped:
+    """A provider whose every call is a moment, before and after."""
+
+    def __init__(self, inner: Any, axe: Axe) -> None:
+        self._inner = inner
+        self._axe = axe
+
+    @property
+    def family(self) -> str:
+        return str(self._inner.family)
+
+    def offers(self, capability: type[Any]) -> Any:
+        found = self._inner.offers(capability)
+        return None if found is None else _Tapped(found, self._axe)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        if name == "close" or not asyncio.iscoroutinefunction(method):
+            return method
+
+        async def tapped(*arguments: Any, **named: Any) -> Any:
+            self._axe.moment(f"before {name}()")
+            result = await method(*arguments, **named)
+            self._axe.moment(f"after {name}()")
+            return result
+
+        return tapped
+
+
+async def _until_ended(plane: Plane, axe: Axe, operation_id: str) -> None:
+    """Wait for the end, starting a new process whenever the old one was killed."""
+    while True:
+        try:
+            await plane.ended(operation_id)
+        except Killed:
+            axe.at = None
+            await plane.restart()
+        else:
+            return
+
+
+async def _deploy(plane: Plane, axe: Axe) -> None:
+    plane.world.rewrite(SCRIPT)
+    accepted = plane.deploy(egg=EGG)
+    await _until_ended(plane, axe, accepted.operation_id)
+
+
+async def _update(plane: Plane, axe: Axe) -> None:
+    kill_at, axe.at = axe.at, None
+    await _deploy(plane, axe)
+    axe.seen.clear()
+    axe.at = kill_at
+    egg_id = plane.add_egg(make_egg(version="2.0.0", volumes=EGG.metadata.raw["volumes"]))
+    accepted = plane.control.deployments.update(ADMIN, 1, UpdateRequest(egg_id=egg_id))
+    await _until_ended(plane, axe, accepted.operation_id)
+
+
+async def _delete(plane: Plane, axe: Axe) -> None:
+    kill_at, axe.at = axe.at, None
+    await _deploy(plane, axe)
+    axe.seen.clear()
+    axe.at = kill_at
+    accepted = plane.control.deployments.delete(ADMIN, 1)
+    await _until_ended(plane, axe, accepted.operation_id)
+
+
+async def _fail_and_clean_up(plane: Plane, axe: Axe) -> None:
+    plane.world.rewrite({"guests": {"*": {"result": "error", "errors": ["boom"]}}})
+    accepted = plane.deploy(egg=EGG, on_failure="cleanup")
+    await _until_ended(plane, axe, accepted.operation_id)
+
+
+STORIES: dict[str, Callable[[Plane, Axe], Awaitable[None]]] = {
+    "deploy": _deploy,
+    "update": _update,
+    "delete": _delete,
+    "fail": _fail_and_clean_up,
+}
+
+
+def _outcome(plane: Plane) -> dict[str, Any]:
+    """The end state, without what differs from run to run."""
+    deployment = plane.deployment()
+    instances = plane.world.state.instances
+    return {
+        "deployment": (deployment.status, deployment.living, deployment.revision),
+        "error": deployment.error["message"] if deployment.error else None,
+        "instances": {
+            name: (made.power, made.settled, made.mark.egg if made.mark else None, made.config)
+            for name, made in instances.items()
+        },
+        "volumes": sorted(plane.world.state.volumes),
+        "guest log": plane.log("guest"),
+        "addresses": deployment.instance_info.get("ipv4"),
+    }
+
+
+def _run(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str, kill_at: int | None
+) -> tuple[Plane, Axe]:
+    axe = Axe()
+    axe.at = kill_at
+    monkeypatch.setattr(
+        providers, "open_provider", lambda family, connection: _Tapped(open_provider(family, connection), axe)
+    )
+    plane = Plane(tmp_path / f"{story}-{kill_at}", template)
+    plane.hook = axe.moment
+
+    async def whole() -> None:
+        await plane.control.start()
+        try:
+            await STORIES[story](plane, axe)
+        finally:
+            await plane.control.stop()
+
+    asyncio.run(whole())
+    return plane, axe
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_killed_at_every_moment(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str
+) -> None:
+    plane, axe = _run(tmp_path, template, monkeypatch, story, None)
+    expected, moments = _outcome(plane), list(axe.seen)
+    forget_world(plane.world_name)
+    assert len(moments) > 10
+    for number, moment in enumerate(moments):
+        killed, _ = _run(tmp_path, template, monkeypatch, story, number)
+        outcome = _outcome(killed)
+        forget_world(killed.world_name)
+        assert outcome == expected, f"killed {moment} (moment {number} of {len(moments)})"
