@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from contract.bed import Bed
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound
 from iceshelves.providers import base
 from iceshelves.providers.base import ExecRequest, InventoryEvent, Volume, require
-
-if TYPE_CHECKING:
-    from conftest import Bed
-else:
-    Bed = Any
 
 pytestmark = pytest.mark.anyio
 

@@ -91,7 +91,7 @@ class Client:
         self._wire: HTTPConnection | None = None
         self._prefix = urlsplit(server.url).path
 
-    def get(self, path: str, **query: Any) -> dict[str, Any]:
+    def get(self, path: str, /, **query: Any) -> dict[str, Any]:
         """The JSON object at ``path``, without the envelope of the answer."""
         return self._json(Request("GET", path, query))
 
@@ -113,7 +113,7 @@ class Client:
         """The body at ``path``, whatever it is."""
         return self._exchange(Request("GET", path))
 
-    def items(self, path: str, name: str, limit: int = 0, **query: Any) -> Iterator[dict[str, Any]]:
+    def items(self, path: str, name: str, /, *, limit: int = 0, **query: Any) -> Iterator[dict[str, Any]]:
         """The entries of the list ``name`` at ``path``, page after page, at most ``limit`` (0: all)."""
         size = min(_PAGE, limit) if limit else _PAGE
         page, seen = 1, 0
@@ -139,7 +139,7 @@ class Client:
         try:
             answer = self._send(wire, Request("GET", path, headers=headers))
             if answer.status != 200:
-                raise _problem(answer.status, answer.read(MAX_ANSWER))
+                raise problem(answer.status, answer.read(MAX_ANSWER))
         except _LOST as error:
             wire.close()
             raise self._unreachable(error) from error
@@ -179,7 +179,7 @@ class Client:
             answer, body = self._converse(request)
             if answer.status < 300:
                 return body
-            error = _problem(answer.status, body)
+            error = problem(answer.status, body)
             if error.code != "request_in_progress":
                 raise error
             time.sleep(_retry_after(answer))  # our first try is still being answered: wait for its answer
@@ -268,7 +268,7 @@ def _retry_after(answer: HTTPResponse) -> float:
     return min(float(text), _RETRY_AFTER_AT_MOST) if text.isdigit() else 1.0
 
 
-def _problem(status: int, body: bytes) -> IceShelvesError:
+def problem(status: int, body: bytes) -> IceShelvesError:
     """The error in a ``application/problem+json`` body, as the kind that it was on the server."""
     kind = _KINDS.get(status, Failed)
     try:

@@ -64,18 +64,10 @@ def parse(stream: Lines) -> Iterator[Event]:
 class Feed:
     """The events at one path.  Iterating again continues after the last event that was handled."""
 
-    def __init__(
-        self,
-        client: Client,
-        path: str,
-        *,
-        on_loss: Callable[[str], None] = lambda _: None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, client: Client, path: str, on_loss: Callable[[str], None] = lambda _: None) -> None:
         self._client = client
         self._path = path
         self._on_loss = on_loss
-        self._sleep = sleep
         self.last_id: str | None = None
 
     def __iter__(self) -> Iterator[Event]:
@@ -96,7 +88,7 @@ class Feed:
                     raise
                 reason = error.message
             self._on_loss(reason)
-            self._sleep(pause)
+            time.sleep(pause)
             waited += pause
             pause = min(pause * 2, 5.0)
 

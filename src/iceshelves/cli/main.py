@@ -14,6 +14,9 @@ from iceshelves.cli.lazy import Lazy, LazyGroup
 from iceshelves.cli.problems import ERROR, INTERRUPTED, report
 from iceshelves.core.errors import IceShelvesError
 
+PROGRAM: Final = "iceshelves"
+#: what a shell sets when it asks for completions
+COMPLETION: Final = "_ICESHELVES_COMPLETE"
 _COMMANDS: Final = "iceshelves.cli.commands"
 
 SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
@@ -74,10 +77,10 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
     """Run one command line and return its exit status; failures are told on standard error."""
     plain = False if os.environ.get("NO_COLOR") else None
     app = app or App()
+    if COMPLETION in os.environ:
+        from iceshelves.cli import bash  # noqa: F401 - replaces click's completion for bash
     try:
-        status = cli.main(
-            list(arguments), prog_name="iceshelves", standalone_mode=False, obj=app, color=plain
-        )
+        status = cli.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=app, color=plain)
     except click.ClickException as error:
         error.show()
         return error.exit_code

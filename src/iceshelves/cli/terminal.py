@@ -16,17 +16,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from iceshelves.cli.client import problem
 from iceshelves.cli.problems import ERROR
 from iceshelves.cli.servers import Server
-from iceshelves.core.errors import Denied, Failed, IceShelvesError, NotFound, Temporary, Unauthenticated
+from iceshelves.core.errors import Failed, Temporary
 
 _CHUNK: Final = 32 * 1024
 _STDOUT, _STDERR = 1, 2
-_REFUSALS: Final[dict[int, IceShelvesError]] = {
-    401: Unauthenticated("The token is not valid.", code="invalid_token", hint="iceshelves login URL"),
-    403: Denied("Your role may not run commands in instances.", code="permission_missing"),
-    404: NotFound("There is no such deployment.", code="deployment_not_found", hint="iceshelves list"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,9 @@ class Command:
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
+    #: numeric, as the guest knows them
+    user: int = 0
+    group: int = 0
     cwd: str | None = None
     #: with a terminal of its own in the guest
     terminal: bool = False
@@ -46,12 +44,14 @@ class Command:
         """The first message on the wire."""
         size = shutil.get_terminal_size()
         kind_of_terminal = {"TERM": os.environ.get("TERM", "xterm")} if self.terminal else {}
-        message: dict[str, Any] = {
+        return {
             "command": list(self.argv),
             "environment": {**kind_of_terminal, **self.environment},
+            "user": self.user,
+            "group": self.group,
+            "cwd": self.cwd,
             "terminal": [size.columns, size.lines] if self.terminal else None,
         }
-        return message | {k: v for k, v in (("user", self.user), ("cwd", self.cwd)) if v is not None}
 
 
 class Socket(Protocol):
@@ -78,7 +78,7 @@ def run(server: Server, deployment_id: int, command: Command) -> int:
         with connect(url, additional_headers=headers, max_size=None, compression=None) as socket:
             return converse(socket, command)
     except InvalidStatus as error:
-        raise _refused(error.response.status_code) from error
+        raise problem(error.response.status_code, bytes(error.response.body or b"")) from error
     except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError) as error:
         raise Temporary(
             "The connection to the instance was lost.",
@@ -190,10 +190,3 @@ def _end(message: Mapping[str, Any]) -> int:
         hint=error.get("hint"),
         details=error.get("details"),
     )
-
-
-def _refused(status: int) -> IceShelvesError:
-    refusal = _REFUSALS.get(status)
-    if refusal is not None:
-        return refusal
-    return Failed(f"The server refused the connection ({status}).", code="exec_refused")

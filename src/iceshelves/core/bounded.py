@@ -9,6 +9,7 @@ document within its bounds is composed.  Aliases count with everything that they
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ MAX_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
 MAX_NODES: Final = 50_000
 _MAX_NUMBER: Final = 128
+_MAX_TAGS: Final = 16
 _CONVERTED: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp"))
 _MERGE: Final = "tag:yaml.org,2002:merge"
 
@@ -92,6 +94,7 @@ def load_yaml_with_lines(
     """Like :func:`load_yaml`, with positions; keys given twice are listed in ``duplicates``, not refused."""
     checked = _decode(text, source, max_bytes)
     loader: yaml.CSafeLoader | None = None
+    _refuse_tag_directives(checked, source)
     try:
         _Measure(source, max_depth, max_nodes).check(checked)
         loader = yaml.CSafeLoader(checked)
@@ -333,6 +336,14 @@ class _Measure:
 
     def _too_deep(self, position: Position) -> InvalidInput:
         return _out_of_bounds(self.source, "too_deep", f"is nested deeper than {self.max_depth}", position)
+
+
+def _refuse_tag_directives(text: str, source: str) -> None:
+    """libyaml compares every ``%TAG`` with all before it; nobody needs more than a few."""
+    found = list(itertools.islice(re.finditer(r"^%TAG", text, re.MULTILINE), _MAX_TAGS + 1))
+    if len(found) > _MAX_TAGS:
+        position = _Lines(text).position(found[-1].start())
+        raise _out_of_bounds(source, "too_many_tags", f"has more than {_MAX_TAGS} %TAG directives", position)
 
 
 def _check_scalars(loader: yaml.CSafeLoader, root: yaml.Node, source: str) -> None:

@@ -75,7 +75,7 @@ class Template:
         return [parameter.name for parameter in self.egg.metadata.parameters if parameter.required]
 
 
-def import_archive(database: Database, actor: Actor, data: bytes) -> Imported:
+def import_archive(database: Database, actor: Actor, data: bytes, request_id: str = "") -> Imported:
     """Put a packed egg into the tenant's library.
 
     Raises :class:`InvalidInput` for an egg that cannot work (``egg_has_errors``, all findings in ``details``)
@@ -91,10 +91,16 @@ def import_archive(database: Database, actor: Actor, data: bytes) -> Imported:
             hint=errors[0].hint or "Mend it; iceshelves egg lint shows all findings.",
             details={"findings": [finding.to_json() for finding in findings]},
         )
-    return add(database, actor, egg, findings)
+    return add(database, actor, egg, findings, request_id)
 
 
-def add(database: Database, actor: Actor, egg: Egg, findings: tuple[Finding, ...] = ()) -> Imported:
+def add(
+    database: Database,
+    actor: Actor,
+    egg: Egg,
+    findings: tuple[Finding, ...] = (),
+    request_id: str = "",
+) -> Imported:
     """Put ``egg`` into the library.  Raises like :func:`import_archive`, but does not lint."""
     check_object_name(egg.name, "an egg")
     with database.write() as session:
@@ -103,13 +109,13 @@ def add(database: Database, actor: Actor, egg: Egg, findings: tuple[Finding, ...
             raise _taken(egg)
         if there is None:
             row = _insert(session, actor, egg)
-            audit.record(session, actor, "egg.import", f"{egg.name}@{egg.version}")
+            audit.record(session, actor, "egg.import", f"{egg.name}@{egg.version}", request_id=request_id)
         else:
             row = there
         return Imported(row.id, egg.name, str(egg.version), egg.digest, there is None, findings)
 
 
-def create(database: Database, actor: Actor, wanted: NewEgg) -> Imported:
+def create(database: Database, actor: Actor, wanted: NewEgg, request_id: str = "") -> Imported:
     """Make an egg from a template.  Raises :class:`InvalidInput`, or :class:`Conflict` as for an import."""
     template = find_template(wanted.template)
     given = {
@@ -120,7 +126,7 @@ def create(database: Database, actor: Actor, wanted: NewEgg) -> Imported:
     }
     fields = {name: value for name, value in given.items() if value is not None}
     egg = new_egg(wanted.name, template.name, **fields)
-    return add(database, actor, _with_defaults(egg, wanted.variables))
+    return add(database, actor, _with_defaults(egg, wanted.variables), request_id=request_id)
 
 
 def all_templates() -> list[Template]:
@@ -141,7 +147,7 @@ def find_template(reference: str) -> Template:
     )
 
 
-def activate(database: Database, actor: Actor, reference: str, is_active: bool) -> int:
+def activate(database: Database, actor: Actor, reference: str, is_active: bool, request_id: str = "") -> int:
     """Let an egg be deployed, or not; what runs already is not touched.  Raises ``NotFound``."""
     with database.write() as session:
         egg = session.get_one(models.Egg, queries.id_of(session, actor.tenant_id, reference))
@@ -149,11 +155,11 @@ def activate(database: Database, actor: Actor, reference: str, is_active: bool) 
             egg.is_active = is_active
             _choose_latest(session, egg.tenant_id, egg.name)
             act = "egg.activate" if is_active else "egg.deactivate"
-            audit.record(session, actor, act, f"{egg.name}@{egg.version}")
+            audit.record(session, actor, act, f"{egg.name}@{egg.version}", request_id=request_id)
         return egg.id
 
 
-def delete(database: Database, actor: Actor, reference: str) -> int:
+def delete(database: Database, actor: Actor, reference: str, request_id: str = "") -> int:
     """Take an egg out of the library.
 
     Raises ``NotFound``, and :class:`Conflict` while a deployment uses it (``egg_in_use``), while the record
@@ -165,7 +171,7 @@ def delete(database: Database, actor: Actor, reference: str) -> int:
         session.delete(egg)
         session.flush()
         _choose_latest(session, egg.tenant_id, egg.name)
-        audit.record(session, actor, "egg.delete", f"{egg.name}@{egg.version}")
+        audit.record(session, actor, "egg.delete", f"{egg.name}@{egg.version}", request_id=request_id)
         return egg.id
 
 

@@ -17,9 +17,12 @@ RESULT: Final = "/run/cloud-init/result.json"
 #: what ``/run/cloud-init/status.json`` is a link to
 STATUS: Final = "/var/lib/cloud/data/status.json"
 NO_CLOUD_INIT: Final = 66
-#: -s bounds how late a file is seen that was not there yet; tail itself then waits for changes
+#: -s bounds how late a file is seen that was not there yet; tail itself then waits for changes.
+#: BusyBox's tail takes whole seconds only.
 WATCH_SCRIPT: Final = (
-    f"command -v cloud-init >/dev/null 2>&1 || exit {NO_CLOUD_INIT}; exec tail -n +1 -s 0.1 -F {LOG} {RESULT}"
+    f"command -v cloud-init >/dev/null 2>&1 || exit {NO_CLOUD_INIT}; "
+    "tail --version >/dev/null 2>&1 && every=0.1 || every=1; "
+    f"exec tail -n +1 -s $every -F {LOG} {RESULT}"
 )
 #: the last word names the script to the fake guest
 WATCH_COMMAND: Final = ("sh", "-c", WATCH_SCRIPT, "iceshelves-watch-cloud-init")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Mapping
@@ -35,12 +36,13 @@ from iceshelves.eggs.userdata import judge, judge_style, looks_like_template
 INVENTED: Final = "iceshelves-lint-value"
 _TEXT_FILES: Final = (METADATA, USER_DATA, LXD_PROFILE, KVM_CONFIG, README)
 _ORDER: Final = {"error": 0, "warning": 1, "hint": 2}
-_MAX_ALIGNED_LINES: Final = 2000
+_MAX_FINDINGS: Final = 200
+_MAX_ALIGNED: Final = 300 * 300
 _MAX_COMPARED: Final = 50
 
 
 def lint(egg: Egg | Path, *, release: str | None = None) -> list[Finding]:
-    """All findings about an egg, or about the directory or packed file at a path; sorted by file and line.
+    """All findings about an egg, or about the directory or packed file at a path: errors first, at most 200.
 
     ``release`` (such as ``debian/12``; otherwise the egg's base image) chooses cloud-init's schema.  Raises
     :class:`NotFound` when there is nothing at the path, and nothing for bad content.
@@ -71,8 +73,9 @@ def lint_files(
 
 
 def _sorted(findings: list[Finding]) -> list[Finding]:
-    unique = list(dict.fromkeys(findings))
-    return sorted(unique, key=lambda f: (_ORDER[f.level], f.file, f.line, f.column or 0, f.code))
+    unique = dict.fromkeys(findings)
+    ordered = sorted(unique, key=lambda f: (_ORDER[f.level], f.file, f.line, f.column or 0, f.code))
+    return ordered[:_MAX_FINDINGS]
 
 
 def _file_findings(files: Mapping[str, bytes]) -> list[Finding]:
@@ -128,8 +131,17 @@ def _egg_findings(egg: Egg, release: str | None) -> list[Finding]:
         rendered = rendered_texts(egg, _invented(egg.metadata), INVENTED)
     except InvalidInput as error:
         return [from_error(error, USER_DATA)]
+    lines = {
+        name: _SourceLines(texts[name], rendered[name])
+        for name in egg.metadata.rendered_files
+        if name in texts
+    }
     for finding in _plain_findings(rendered, release, INVENTED):
-        findings.append(_in_source(finding, texts, rendered))
+        if finding.file in lines:
+            line = lines[finding.file].line(finding.line)
+            findings.append(dataclasses.replace(finding, line=line, column=None))
+        else:
+            findings.append(finding)
     return findings + _part_findings(egg, rendered)
 
 
@@ -197,25 +209,31 @@ def _sample(parameter: Parameter) -> Any:
     return {"boolean": False, "list": [INVENTED]}.get(parameter.type, INVENTED)
 
 
-def _in_source(finding: Finding, texts: Mapping[str, str], rendered: Mapping[str, str]) -> Finding:
-    """``finding`` about rendered text, at the line of the template that this came from, as well as can be."""
-    source, result = texts[finding.file].splitlines(), rendered[finding.file].splitlines()
-    if source == result or max(len(source), len(result)) > _MAX_ALIGNED_LINES:
-        return finding
-    line = _aligned(source, result, finding.line)
-    values = {name: getattr(finding, name) for name in Finding.__slots__}
-    return Finding(**(values | {"line": line, "column": None}))
+class _SourceLines:
+    """Finds for a line of rendered text the line of the template that it came from, as well as can be."""
 
+    def __init__(self, source: str, rendered: str) -> None:
+        self._source = source.splitlines()
+        self._rendered = rendered.splitlines()
+        size = len(self._source) * len(self._rendered)
+        self._blocks = (
+            difflib.SequenceMatcher(None, self._source, self._rendered, autojunk=False).get_opcodes()
+            if self._source != self._rendered and size <= _MAX_ALIGNED
+            else []
+        )
 
-def _aligned(source: list[str], result: list[str], line: int) -> int:
-    matcher = difflib.SequenceMatcher(None, source, result, autojunk=False)
-    for _, start, end, result_start, result_end in matcher.get_opcodes():
-        if result_start < line <= result_end:
-            if end == start:
-                return min(start + 1, len(source))
-            nearest = range(start, min(end, start + _MAX_COMPARED))
-            return 1 + max(nearest, key=lambda n: _likeness(source[n], result[line - 1]))
-    return min(line, len(source))
+    def line(self, line: int) -> int:
+        """The template's line for ``line`` of what was rendered, both from 1."""
+        for kind, start, end, first, last in self._blocks:
+            if not first < line <= last:
+                continue
+            if kind == "equal":
+                return start + line - first
+            nearest = range(start, min(end, start + _MAX_COMPARED)) or range(start, start + 1)
+            inside = [n for n in nearest if n < len(self._source)]
+            result = self._rendered[line - 1]
+            return 1 + max(inside, key=lambda n: _likeness(self._source[n], result), default=start - 1)
+        return max(1, min(line, len(self._source)))
 
 
 def _likeness(source: str, result: str) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import json
 import math
 import re
@@ -40,7 +41,7 @@ def schema_findings(document: Document, file: str, release: str | None) -> list[
     """What cloud-init's schema for ``release`` says about ``document``; no value appears in a message."""
     version = schema_version(release)
     value = _plain(document.value)
-    findings = list(_unknown_keys(document, file, version))
+    findings = list(itertools.islice(_unknown_keys(document, file, version), _MAX_FINDINGS))
     for error in _validator(version).iter_errors(value):
         if len(findings) >= _MAX_FINDINGS:
             break

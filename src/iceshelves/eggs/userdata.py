@@ -15,9 +15,11 @@ from iceshelves.eggs.finding import Finding, Level, from_error
 
 COMMAND_LISTS: Final = ("bootcmd", "runcmd")
 _KEY: Final = re.compile(
-    r"(?P<type>(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+)\s+(?P<blob>[A-Za-z0-9+/]+={0,3})(?:\s|$)"
+    r"(?P<type>(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{1,64})\s+(?P<blob>[A-Za-z0-9+/]+={0,3})(?:\s|$)"
 )
-_TEMPLATE_WORD: Final = re.compile(r"\{\{-?\s*[A-Za-z_][\w.]*\s*(?:\|[^}]*)?-?\}\}|\{%-?\s*(?:if|for|set)\b")
+_TEMPLATE_WORD: Final = re.compile(
+    r"\{\{-?\s*[A-Za-z_][\w.]*\s*(?:\|[^}\n]{0,200})?-?\}\}|\{%-?\s*(?:if|for|set)\b"
+)
 
 
 def judge(text: str, file: str) -> tuple[Document | None, list[Finding]]:

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from iceshelves.core.errors import (
     Cancelled,
@@ -152,6 +153,8 @@ async def on_http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
         return answer(no_such_address(request.url.path), request_id)
+    if status == 405:
+        return answer(_wrong_method(request), request_id)
     if status < 500:
         return answer(InvalidInput("The request's body cannot be read.", code="invalid_request"), request_id)
     return unexpected(error, request_id)
@@ -163,6 +166,18 @@ def no_such_address(path: str) -> NotFound:
         f"There is nothing at {path[:200]}.",
         code="no_such_address",
         hint="The API's description is at /iceshelves/api/openapi.json.",
+    )
+
+
+def _wrong_method(request: Request) -> MethodNotAllowed:
+    path = request.url.path
+    routes = [r for r in request.app.routes if isinstance(r, Route) and r.path_regex.match(path)]
+    literal = [route for route in routes if route.path == path]  # where a name could stand, but does not
+    allowed = {method for route in literal or routes for method in route.methods or ()}
+    return MethodNotAllowed(
+        f"{path[:200]} does not take {request.method[:20]}.",
+        hint=f"It takes {', '.join(sorted(allowed))}.",
+        details={"allowed": sorted(allowed)},
     )
 
 

@@ -1,4 +1,4 @@
-"""A server made of a table of answers, spoken to without a socket, and a way to run command lines against it."""
+"""A server made of a table of answers, spoken to without a socket, and a way to run commands against it."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ class FakeServer:
         self._answers: dict[tuple[str, str], list[Reply | BaseException]] = {}
 
     def on(self, method: str, path: str, *answers: Any, status: int = 200) -> None:
-        made = [
-            each if isinstance(each, Reply | BaseException) else Reply(status, each) for each in answers
-        ]
+        made = [each if isinstance(each, Reply | BaseException) else Reply(status, each) for each in answers]
         self._answers[method, f"/iceshelves{path}"] = made
 
     def stream(self, path: str, *streams: list[Any]) -> None:
@@ -87,7 +85,9 @@ class FakeServer:
         self.sent.append(sent)
         answers = self._answers.get((sent.method, sent.path))
         if not answers:
-            return FakeResponse(Reply(404, {"error": f"no {sent.method} {sent.path}", "error_code": "not_found"}))
+            return FakeResponse(
+                Reply(404, {"error": f"no {sent.method} {sent.path}", "error_code": "not_found"})
+            )
         reply = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(reply, BaseException):
             raise reply

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-LOGS = [
-    {"id": 1, "timestamp": "2026-01-31T12:00:00.000Z", "level": "INFO", "message": "creating", "step": "create", "source": "engine"},
-    {"id": 2, "timestamp": "2026-01-31T12:00:01.500Z", "level": "INFO", "message": "hi\x1b[2J there", "step": "cloud-init", "source": "guest"},
-]  # fmt: skip
+
+def line(number: int, source: str, step: str, message: str) -> dict[str, Any]:
+    return {
+        "id": number,
+        "timestamp": "2026-01-31T12:00:01.500Z",
+        "level": "INFO",
+        "message": message,
+        "step": step,
+        "source": source,
+    }
+
+
+LOGS = [line(1, "engine", "create", "creating"), line(2, "guest", "cloud-init", "hi\x1b[2J there")]
 
 
 def test_list_shows_where_each_deployment_is(run: Any, one_deployment: Any) -> None:
@@ -33,7 +43,9 @@ def test_show_tells_why_it_failed_and_what_was_done(
     run: Any, one_deployment: Any, deployment: Any, an_operation: Any
 ) -> None:
     error = {"message": "cloud-init failed.", "hint": "Look.", "details": {"guest": ["no such package"]}}
-    one_deployment.on("GET", "/api/deployments/7", {**deployment, "error": error, "operation": an_operation("failed")})
+    one_deployment.on(
+        "GET", "/api/deployments/7", {**deployment, "error": error, "operation": an_operation("failed")}
+    )
     out = run("show", "7").out
     assert "cloud-init failed." in out
     assert "no such package" in out
@@ -57,10 +69,12 @@ def test_a_name_that_nothing_has_is_not_found(run: Any, server: Any, listed: Any
     assert "Error: No deployment is called 'web' on local." in done.err
 
 
-def test_logs_tell_the_guests_lines_from_ours_and_are_harmless(run: Any, one_deployment: Any, listed: Any) -> None:
+def test_logs_tell_the_guests_lines_from_ours_and_are_harmless(
+    run: Any, one_deployment: Any, listed: Any
+) -> None:
     one_deployment.on("GET", "/api/deployments/7/logs", listed("logs", *LOGS))
     assert run("logs", "web").out.splitlines() == [
-        "12:00:00.000 create: creating",
+        "12:00:01.500 create: creating",
         "12:00:01.500 cloud-init| hi there",
     ]
     assert run("logs", "web", "--guest").out.splitlines()[-1] == "hi there"
@@ -72,8 +86,8 @@ def test_following_goes_on_where_the_list_ended_until_ctrl_c(
     run: Any, one_deployment: Any, listed: Any, events: Any, an_operation: Any
 ) -> None:
     one_deployment.on("GET", "/api/deployments/7/logs", listed("logs", *LOGS))
-    new = {**LOGS[1], "id": 3, "message": "new"}
-    engine = {**LOGS[0], "id": 4, "message": "not the guest's"}
+    new = line(3, "guest", "cloud-init", "new")
+    engine = line(4, "engine", "create", "not the guest's")
     one_deployment.stream(
         "/api/deployments/7/events",
         [
@@ -151,10 +165,13 @@ TEST_REPORT = {
 }
 
 
-def test_a_cluster_is_added_and_tested(run: Any, server: Any) -> None:
+def test_a_cluster_is_added_and_tested(run: Any, server: Any, tmp_path: Path) -> None:
+    options = tmp_path / "options.yaml"
+    options.write_text("delays: {create: 0.5}\n")
     server.on("POST", "/api/clusters", {"cluster_id": 1}, status=201)
     server.on("POST", "/api/clusters/lab/test", {"status": "active", "details": {"checks": []}})
-    done = run("cluster", "add", "lab", "--provider", "fake", "--option", "speed=fast", "--max-operations", "4")
+    command = ["cluster", "add", "lab", "--provider", "fake", "--max-operations", "4"]
+    done = run(*command, "--options", str(options))
     assert done.code == 0
     assert server.sent[0].json == {
         "name": "lab",
@@ -163,7 +180,7 @@ def test_a_cluster_is_added_and_tested(run: Any, server: Any) -> None:
         "endpoint_url": "",
         "project": "default",
         "description": "",
-        "options": {"speed": "fast"},
+        "options": {"delays": {"create": 0.5}},
         "max_operations": 4,
     }
 

@@ -25,7 +25,9 @@ def ready(one_deployment: Any, events: Any, an_operation: Any) -> Any:
         EVENTS,
         [
             *events("operation", an_operation("running", steps=[]), "1.0"),
-            *events("log", {"id": 1, "level": "INFO", "source": "guest", "message": "hi", "step": "x"}, "1.1"),
+            *events(
+                "log", {"id": 1, "level": "INFO", "source": "guest", "message": "hi", "step": "x"}, "1.1"
+            ),
             *events("operation", an_operation(), "2.1"),
             *events("end", {}),
         ],
@@ -53,10 +55,11 @@ def test_every_wish_reaches_the_server(run: Any, ready: Any, tmp_path: Path) -> 
     parameters.write_text("port: 80\ngreeting: from the file\nlist: [a]\n")
     cloud = tmp_path / "c.yaml"
     cloud.write_text("timezone: UTC\npackages: [git]\n")
-    arguments = (
+    line = (
         "deploy hello-web@1.2.0 local:web -p greeting=a=b --set limits.cpu=2 --set packages=[curl,jq] "
         "--image debian/12 --vm --member n1 --profile a --profile b --timeout 1.5m --on-failure cleanup"
-    ).split()
+    )
+    arguments = line.split()
     assert run(*arguments, "--param-file", str(parameters), "--cloud-config", str(cloud)).code == 0
     assert sent_to_deploy(ready) == {
         "egg": "hello-web@1.2.0",
@@ -144,7 +147,10 @@ def test_a_failure_is_told_with_the_guests_own_words(
         {"name": "validate", "status": "done"},
         {"name": "cloud-init", "status": "running", "attempts": 2, "started_at": "2026-01-31T12:00:00Z"},
     ]
-    failed = [steps[0], {**steps[1], "status": "failed", "finished_at": "2026-01-31T12:00:09Z", "message": "x"}]
+    failed = [
+        steps[0],
+        {**steps[1], "status": "failed", "finished_at": "2026-01-31T12:00:09Z", "message": "x"},
+    ]
     ready.stream(
         EVENTS,
         [
@@ -172,7 +178,8 @@ def test_where_the_error_quotes_nobody_the_guests_last_lines_are_shown(
         line
         for number in range(1, 31)
         for line in events(
-            "log", {"id": number, "level": "INFO", "source": "guest", "message": f"line {number}", "step": "s"}
+            "log",
+            {"id": number, "level": "INFO", "source": "guest", "message": f"line {number}", "step": "s"},
         )
     ]
     ready.stream(EVENTS, [*lines, *events("operation", an_operation("timeout")), *events("end", {})])
@@ -218,7 +225,9 @@ def test_ctrl_c_twice_leaves_it_alone_and_says_how_to_come_back(
     run: Any, ready: Any, events: Any, an_operation: Any
 ) -> None:
     ready.on("POST", "/api/operations/op-1/cancel", {"success": True}, status=202)
-    ready.stream(EVENTS, [*events("operation", an_operation("running")), KeyboardInterrupt()], [KeyboardInterrupt()])
+    ready.stream(
+        EVENTS, [*events("operation", an_operation("running")), KeyboardInterrupt()], [KeyboardInterrupt()]
+    )
     done = run("deploy", "hello-web", "local:web")
     assert done.code == 130
     assert "iceshelves operation watch op-1" in done.err
@@ -233,7 +242,9 @@ def test_a_server_that_stays_away_leaves_the_way_back(run: Any, ready: Any) -> N
     assert "Reconnecting" in done.err
 
 
-def test_log_lines_that_come_twice_are_shown_once(run: Any, ready: Any, events: Any, an_operation: Any) -> None:
+def test_log_lines_that_come_twice_are_shown_once(
+    run: Any, ready: Any, events: Any, an_operation: Any
+) -> None:
     loud = events("log", {"id": 5, "level": "ERROR", "source": "engine", "message": "boom", "step": "s"})
     ready.stream(EVENTS, [*loud], [*loud, *events("operation", an_operation()), *events("end", {})])
     assert run("deploy", "hello-web", "local:web").err.count("boom") == 1
@@ -285,7 +296,7 @@ def test_a_directory_written_as_a_name_is_told_how_to_write_it(
 @pytest.mark.parametrize(
     ("arguments", "path", "body"),
     [
-        (("update", "local:web", "hello-web@2.0.0", "-p", "a=1"), "update", {"egg": "hello-web@2.0.0", "parameters": {"a": "1"}}),
+        (("update", "local:web", "web@2", "-p", "a=1"), "update", {"egg": "web@2", "parameters": {"a": "1"}}),
         (("update", "7"), "update", {}),
         (("rollback", "web", "--revision", "1"), "rollback", {"revision": 1}),
         (("rollback", "web"), "rollback", {}),

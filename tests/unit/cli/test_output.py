@@ -90,10 +90,12 @@ def test_csv_is_safe_to_open_in_a_spreadsheet(capsys: pytest.CaptureFixture[str]
     entries = [{"v": value} for value in ('=cmd|"x"', "-5.2", "+x", "a,b", "@x")]
     Output("csv").many(entries, [Column("V", "v")], "none")
     rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
-    assert rows == [["v"], ["'=cmd|\"x\""], ["-5.2"], ["'+x"], ["a,b"], ["'@x"]]
+    assert rows == [["v"], ['\'=cmd|"x"'], ["-5.2"], ["'+x"], ["a,b"], ["'@x"]]
 
 
-def test_nothing_is_an_empty_list_for_programs_and_a_word_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_an_empty_list_for_programs_and_a_word_for_people(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     Output("json").many([], COLUMNS, "Nothing here.")
     assert capsys.readouterr().out == "[]\n"
     Output().many([], COLUMNS, "Nothing here.")
@@ -120,7 +122,9 @@ def test_wrong_output_options_are_usage_errors(
     assert run("cluster", "list", *arguments).code == 2
 
 
-def test_no_colour_where_none_is_wanted(run: Any, one_deployment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_colour_where_none_is_wanted(
+    run: Any, one_deployment: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("click.utils.should_strip_ansi", lambda _stream=None, color=None: color is False)
     assert "\x1b[" in run("list").out
     monkeypatch.setenv("NO_COLOR", "1")

@@ -113,7 +113,9 @@ def test_login_tries_the_token_before_it_saves_it(
     assert "admin" in done.out
     assert "not encrypted" in done.err
     assert "isv_new" not in done.out + done.err
-    assert load(servers.contexts_file()).get("a") == Server("http://a.test:8000/iceshelves", Secret("isv_new"))
+    assert load(servers.contexts_file()).get("a") == Server(
+        "http://a.test:8000/iceshelves", Secret("isv_new")
+    )
 
 
 @pytest.mark.parametrize("content", ["", "two words", "ünicode"])

@@ -9,7 +9,18 @@ import pytest
 from iceshelves.cli.main import SECTIONS, cli, run
 
 #: each of these alone costs as much as the whole of ``--help`` may
-SLOW = {"pydantic", "sqlalchemy", "rich", "aiohttp", "yaml", "jinja2", "http.client", "asyncio", "websockets", "ssl"}
+SLOW = {
+    "pydantic",
+    "sqlalchemy",
+    "rich",
+    "aiohttp",
+    "yaml",
+    "jinja2",
+    "http.client",
+    "asyncio",
+    "websockets",
+    "ssl",
+}
 LAZIES = {name: lazy for entries in SECTIONS.values() for name, lazy in entries.items()}
 
 

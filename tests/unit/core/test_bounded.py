@@ -50,6 +50,7 @@ plain = st.recursive(
         ("a: 1\nwhen: 2026-99-99", "yaml_value", 2),
         ("a: 1" + ":59" * 5000, "yaml_value", 1),
         ("a: \ud800", "not_utf8", 1),
+        ("".join(f"%TAG !a{n}! b\n" for n in range(50_000)) + "--- a", "too_many_tags", 17),
     ],
 )
 def test_yaml_refuses(text: str, code: str, line: int) -> None:

@@ -80,6 +80,13 @@ def test_a_mapping_among_commands_is_explained_once(make_files: Any) -> None:
     assert "--repair" in str(finding.hint)
 
 
+def test_a_flood_of_findings_is_cut(make_files: Any) -> None:
+    text = "#cloud-config\n" + "".join(f"key{n}: x\n" for n in range(15_000)) + "runcmd:\n  - a: b\n"
+    findings = lint_files(make_files(text))
+    assert len(findings) <= 200
+    assert findings[0].code == "command_is_mapping"
+
+
 def test_other_kinds_of_user_data_are_left_alone(make_files: Any) -> None:
     for text in (
         "#!/bin/sh\necho a: [\n",

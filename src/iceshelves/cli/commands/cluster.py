@@ -15,7 +15,7 @@ from iceshelves.cli.output import Column, Output, facts, output_options
 from iceshelves.cli.problems import ERROR
 from iceshelves.cli.steps import age
 from iceshelves.cli.text import printable
-from iceshelves.cli.values import assignments
+from iceshelves.cli.values import mapping_from_file
 
 #: where the distributions' packages put the sockets
 _SOCKETS: Final = {
@@ -41,12 +41,12 @@ def cluster() -> None:
 @click.argument("name")
 @click.option("--provider", type=click.Choice(["incus", "lxd", "fake"]), default="incus", show_default=True)
 @click.option(
-    "--socket", "endpoint", metavar="PATH", help="Its Unix socket.  [default: the provider's usual one]"
+    "--endpoint", "--socket", metavar="PATH", help="Its Unix socket.  [default: the provider's usual one]"
 )
 @click.option("--project", default="default", show_default=True, help="The hypervisor's project.")
 @click.option("--description", default="", help="What it is, for people.")
 @click.option("--max-operations", type=click.IntRange(1, 1000), help="Operations at once on it.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the provider.")
+@click.option("--options", metavar="FILE", help="Options of the provider from a YAML or JSON file.")
 @click.option("--no-test", is_flag=True, help="Do not test it afterwards.")
 @pass_app
 def add(
@@ -57,7 +57,7 @@ def add(
     project: str,
     description: str,
     max_operations: int | None,
-    options: tuple[str, ...],
+    options: str | None,
     no_test: bool,
 ) -> int:
     """Add a cluster, and test it."""
@@ -68,7 +68,7 @@ def add(
         "endpoint_url": endpoint or _SOCKETS.get(provider, ""),
         "project": project,
         "description": description,
-        "options": assignments(options, "--option"),
+        "options": mapping_from_file(options, "Options") if options else {},
     }
     if max_operations is not None:
         body["max_operations"] = max_operations

@@ -145,8 +145,8 @@ def update(
 ) -> int:
     """Put a new revision in place of the present one.
 
-    Addresses and volumes are kept.  EGG is another version, or another egg; without it only what you give changes.  Parameters that are not
-    given keep their values.
+    Addresses and volumes are kept.  EGG is another version, or another egg; without it only what you give
+    changes.  Parameters that are not given keep their values.
     """
     deployment = find_deployment(app.client, address)
     body = _given({"egg": egg_in_library(app.client, egg) if egg else None, **wishes})

@@ -73,7 +73,7 @@ def show(app: App, address: str, output: Output) -> None:
 def cancel(app: App, address: str, no_wait: bool) -> None:
     """Cancel what is being done to a deployment.
 
-    What was made is taken back.  It exits 0 when the work ended as cancelled, and 1 when it ended otherwise first.
+    What was made is taken back.  The status is 0 when the work was cancelled, and 1 when it ended first.
     """
     deployment = find_deployment(app.client, address)
     accepted = app.client.post(f"/api/deployments/{deployment['id']}/cancel")

@@ -17,10 +17,17 @@ from iceshelves.core.errors import InvalidInput
 #: the best shell that the guest has, as a log-in shell
 _SHELL: Final = ("/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l')
 
+_ID = click.IntRange(min=0, max=2**31 - 1)
+_USER = click.option(
+    "--user", type=_ID, default=0, metavar="UID", help="Run as this user.  [default: 0, root]"
+)
+_GROUP = click.option("--group", type=_ID, default=0, metavar="GID", help="Run as this group.  [default: 0]")
+
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_deployment)
-@click.option("--user", help="Run as this user.  [default: root]")
+@_USER
+@_GROUP
 @click.option("--cwd", metavar="DIR", help="Run in this directory of the guest.")
 @click.option("--env", "pairs", multiple=True, metavar="KEY=VALUE", help="An environment variable.")
 @click.option(
@@ -34,7 +41,8 @@ _SHELL: Final = ("/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l'
 def exec_(
     app: App,
     address: str,
-    user: str | None,
+    user: int,
+    group: int,
     cwd: str | None,
     pairs: tuple[str, ...],
     no_stdin: bool,
@@ -52,6 +60,7 @@ def exec_(
         argv,
         assignments(pairs, "--env"),
         user,
+        group,
         cwd,
         _on_terminal() and not no_stdin if terminal is None else terminal,
         not no_stdin,
@@ -61,9 +70,10 @@ def exec_(
 
 @click.command()
 @click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_deployment)
-@click.option("--user", help="Whose shell.  [default: root]")
+@_USER
+@_GROUP
 @pass_app
-def shell(app: App, address: str, user: str | None) -> int:
+def shell(app: App, address: str, user: int, group: int) -> int:
     """Open a shell in an instance."""
     if not _on_terminal():
         raise InvalidInput(
@@ -71,7 +81,7 @@ def shell(app: App, address: str, user: str | None) -> int:
             code="no_terminal",
             hint=f"For a script: iceshelves exec {address} -- sh -c '…'",
         )
-    wanted = Command(_SHELL, user=user, terminal=True)
+    wanted = Command(_SHELL, user=user, group=group, terminal=True)
     return run(app.server(), deployment_id(app.client, address), wanted)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -71,7 +70,7 @@ def _follow(app: App, number: int, query: Mapping[str, Any], guest_only: bool | 
     try:
         for line in app.client.items(f"/api/deployments/{number}/logs", "logs", **query):
             last = _emit(line, guest_only)
-        feed = Feed(app.client, f"/api/deployments/{number}/events", on_loss=_tell_loss, sleep=time.sleep)
+        feed = Feed(app.client, f"/api/deployments/{number}/events", on_loss=_tell_loss)
         for event in feed:
             if event.name != "log" or int(event.data["id"]) <= last:
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -102,11 +102,22 @@ class Client:
         async with self._request(call, headers) as response:
             self._parse(response, await read_bounded(response, _ANSWER_LIMIT))
 
-    async def websocket(self, where: str, **query: str) -> aiohttp.ClientWebSocketResponse:
-        """Open a websocket at ``where``; the caller closes it."""
+    async def websocket(
+        self, where: str, *, heartbeat: float | None = None, **query: str
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a websocket at ``where``; read it with :func:`receive_data`, and close it.
+
+        With ``heartbeat`` a peer that is silent for that many seconds is asked whether it lives; whoever
+        wants that must keep reading.
+        """
         try:
             return await self._open().ws_connect(
-                self._url(where, query), max_msg_size=16 * 1024 * 1024, heartbeat=30.0
+                self._url(where, query),
+                max_msg_size=16 * 1024 * 1024,
+                heartbeat=heartbeat,
+                autoping=False,
+                # The daemon does not always answer a farewell; we do not wait long for one.
+                timeout=aiohttp.ClientWSTimeout(ws_close=0.5),
             )
         except aiohttp.WSServerHandshakeError as error:
             raise errors.refusal(error.status, error.message) from error
@@ -172,3 +183,21 @@ class Client:
         if kind not in ("sync", "async"):
             raise errors.bad_answer(self.where, f"type {kind!r}")
         return Answer(envelope.get("metadata"), response.headers.get("ETag", ""), kind == "async")
+
+
+async def receive_data(socket: aiohttp.ClientWebSocketResponse) -> str | bytes | None:
+    """The next text or bytes, ``None`` at the end.  Pings are answered.
+
+    aiohttp's own answering raises where the peer sent a ping, its last data and its end at once, as the
+    daemon does, and that data would be lost.
+    """
+    while True:
+        message = await socket.receive()
+        if message.type == aiohttp.WSMsgType.PING:
+            with suppress(ConnectionError):
+                await socket.pong(message.data)
+        elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            data: str | bytes = message.data
+            return data
+        elif message.type != aiohttp.WSMsgType.PONG:
+            return None

@@ -16,10 +16,12 @@ import aiohttp
 
 from iceshelves.core.errors import IceShelvesError, Temporary
 from iceshelves.providers.incus import errors
-from iceshelves.providers.incus.client import Client, path
+from iceshelves.providers.incus.client import Client, path, receive_data
 
 #: seconds between attempts to reconnect grow from the first to the second, with jitter
 _BACKOFF: Final = (0.05, 5.0)
+#: seconds of silence after which the daemon is asked whether it is there
+_HEARTBEAT: Final = 30.0
 #: seconds without a stream after which those who wait for it are told that the hypervisor is away
 PATIENCE: Final = 15.0
 
@@ -85,7 +87,9 @@ class EventStream:
         while True:
             self._hurry.clear()
             try:
-                socket = await self._client.websocket(path("events"), type="operation,lifecycle")
+                socket = await self._client.websocket(
+                    path("events"), heartbeat=_HEARTBEAT, type="operation,lifecycle"
+                )
             except IceShelvesError as error:
                 self._answer(error)
                 if time.monotonic() - away_since > PATIENCE:
@@ -128,11 +132,9 @@ class EventStream:
                     one.set_exception(error)
 
     async def _pump(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        async for message in socket:
-            if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                continue
+        while (data := await receive_data(socket)) is not None:
             try:
-                event = json.loads(message.data)
+                event = json.loads(data)
             except (ValueError, RecursionError):
                 # A stream that talks nonsense is cut, which makes everybody look at what is.
                 return

@@ -17,7 +17,7 @@ import aiohttp
 from iceshelves.core.errors import Conflict, IceShelvesError
 from iceshelves.providers.base import ExecRequest, OutputStream
 from iceshelves.providers.incus import errors
-from iceshelves.providers.incus.client import Call, Client, path
+from iceshelves.providers.incus.client import Call, Client, path, receive_data
 from iceshelves.providers.incus.operations import Begun, Operation, Operations
 
 _log = logging.getLogger(__name__)
@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 _CONTROL: Final = "control"
 #: chunks held for a slow reader before the guest's program is made to wait
 _BACKLOG: Final = 64
+#: seconds of silence, once the program has ended, that are taken for the end of its output
+_LINGER: Final = 1.0
 #: seconds that a killed program's end is waited for
 _KILL_DEADLINE: Final = 5.0
 
@@ -47,19 +49,24 @@ async def open_exec(client: Client, operations: Operations, name: str, request: 
     secrets = begun.operation.metadata.get("fds")
     if not isinstance(secrets, dict) or _CONTROL not in secrets:
         raise errors.bad_answer(client.where, "an exec without sockets")
-    where = path("operations", begun.operation.id, "websocket")
-    opening = [client.websocket(where, secret=str(secret)) for secret in secrets.values()]
-    opened = await asyncio.gather(*opening, return_exceptions=True)
-    sockets = {
-        fd: socket
-        for fd, socket in zip(secrets, opened, strict=True)
-        if not isinstance(socket, BaseException)
-    }
-    for problem in opened:
-        if isinstance(problem, BaseException):
-            await _close(sockets)
-            raise problem
-    return IncusExec(operations, begun, sockets)
+    return IncusExec(operations, begun, await _connect(client, begun.operation.id, secrets))
+
+
+async def _connect(client: Client, operation: str, secrets: Mapping[str, str]) -> _Sockets:
+    """Connect control and output first and ``0``, standard input, last.
+
+    The daemon starts the program once it has all streams.  Were output connected last, a program that ends
+    at once could close it before it is listened to, and aiohttp would never tell that end.
+    """
+    where = path("operations", operation, "websocket")
+    sockets: dict[str, aiohttp.ClientWebSocketResponse] = {}
+    try:
+        for fd in sorted(secrets, reverse=True):
+            sockets[fd] = await client.websocket(where, secret=str(secrets[fd]))
+    except BaseException:
+        await _close(sockets)
+        raise
+    return sockets
 
 
 def _body(request: ExecRequest) -> dict[str, Any]:
@@ -88,9 +95,10 @@ class IncusExec:
         streams: dict[str, OutputStream] = (
             {"1": "stdout", "2": "stderr"} if "1" in sockets else {"0": "stdout"}
         )
-        self._pumps = [asyncio.create_task(self._pump(sockets[fd], stream)) for fd, stream in streams.items()]
         self._end = asyncio.create_task(operations.await_end(begun))
         self._end.add_done_callback(_retrieve)
+        self._pumps = [asyncio.create_task(self._pump(sockets[fd], stream)) for fd, stream in streams.items()]
+        self._drains = [asyncio.create_task(_drain(sockets[fd])) for fd in sockets if fd not in streams]
 
     async def __aenter__(self) -> IncusExec:
         return self
@@ -100,7 +108,7 @@ class IncusExec:
             if not self._end.done():
                 await self._kill()
         finally:
-            for task in (*self._pumps, self._end):
+            for task in (*self._pumps, *self._drains, self._end):
                 task.cancel()
             await _close(self._sockets)
 
@@ -147,13 +155,26 @@ class IncusExec:
             await asyncio.wait([self._end], timeout=_KILL_DEADLINE)
 
     async def _pump(self, socket: aiohttp.ClientWebSocketResponse, stream: OutputStream) -> None:
-        async for message in socket:
-            if message.type == aiohttp.WSMsgType.TEXT and not message.data:
-                break
-            data = message.data.encode() if isinstance(message.data, str) else message.data
-            if data:
-                await self._queue.put((stream, data))
+        # An empty text frame, or the end of the socket, is the end of the stream.
+        while data := await self._receive(socket):
+            await self._queue.put((stream, data.encode() if isinstance(data, str) else data))
         await self._queue.put(None)
+
+    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> str | bytes | None:
+        """The next data; ``None`` at the end, which may be just silence after the program's end."""
+        receiving = asyncio.create_task(receive_data(socket))
+        try:
+            await asyncio.wait({receiving, self._end}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({receiving}, timeout=_LINGER)
+            return receiving.result() if receiving.done() else None
+        finally:
+            receiving.cancel()
+
+
+async def _drain(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Read what comes on a socket that we only write to, so that its pings are answered."""
+    while await receive_data(socket) is not None:
+        continue
 
 
 def _status(end: Operation) -> int:

@@ -16,6 +16,8 @@ from iceshelves.providers.connection import ImageServer
 from iceshelves.providers.incus import errors
 from iceshelves.providers.incus.client import Call, Client, path
 from iceshelves.providers.incus.operations import Operations
+from iceshelves.providers.incus.server import Server
+from iceshelves.providers.incus.sharing import SharedWork
 
 #: where each family's own client looks by default
 IMAGE_SERVERS: Final[Mapping[str, Sequence[ImageServer]]] = {
@@ -29,6 +31,7 @@ IMAGE_SERVERS: Final[Mapping[str, Sequence[ImageServer]]] = {
 _REFERENCE: Final = re.compile(
     r"(?:(?P<server>[a-z0-9][a-z0-9-]*):)?(?P<alias>[A-Za-z0-9][A-Za-z0-9._/+-]{0,254})"
 )
+_SEED: Final = re.compile(r"/var/lib/cloud/seed/nocloud(-net)?/user-data")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{12,64}")
 # Image properties name a release by its codename (Debian, Ubuntu on some servers) or its number.
 _CODENAMES: Final[Mapping[str, str]] = {
@@ -47,9 +50,13 @@ class _Wanted:
 class IncusImages:
     """The :class:`~iceshelves.providers.base.Images` of Incus and LXD."""
 
-    def __init__(self, client: Client, operations: Operations, servers: Sequence[ImageServer]) -> None:
+    def __init__(
+        self, client: Client, operations: Operations, server: Server, servers: Sequence[ImageServer]
+    ) -> None:
         self._client = client
         self._operations = operations
+        self._server = server
+        self._fetches: SharedWork[Image] = SharedWork()
         self._servers = servers
 
     async def resolve(self, reference: str, kind: InstanceKind) -> Image:
@@ -72,18 +79,30 @@ class IncusImages:
                 raise _not_found(
                     image.reference, image.kind, ["the images that the hypervisor holds"]
                 ) from error
-        return await self._fetch(image, progress)
+        return await self._fetches.join(
+            f"{image.kind} {image.reference}", lambda tell: self._fetch(image, tell), progress
+        )
 
     async def supports_cloud_init(self, instance: str) -> bool:
         """Whether a template of the image writes our user-data where cloud-init's NoCloud reads it.
 
-        cloud-init in the image is not enough: it would look for the socket ``/dev/lxd/sock``
-        (DataSourceLXD), which LXD gives its guests and Incus does not.  So on LXD the program suffices, and
-        on Incus the templates must be there, as they are in all images called ``…/cloud``.
+        Without one, cloud-init would have to ask the hypervisor by the socket ``/dev/lxd/sock`` (its
+        DataSourceLXD).  LXD gives its guests that socket, Incus does not; so the program alone is enough on
+        LXD only.  All images called ``…/cloud`` have the templates.
         """
         metadata = await self._client.get_object(path("instances", instance, "metadata"))
         templates: Mapping[str, Any] = metadata.get("templates") or {}
-        return any(re.fullmatch(r"/var/lib/cloud/seed/nocloud(-net)?/user-data", name) for name in templates)
+        if any(_SEED.fullmatch(name) for name in templates):
+            return True
+        return (await self._server.info()).family == "lxd" and await self._has_program(instance)
+
+    async def _has_program(self, instance: str) -> bool:
+        call = Call("GET", path("instances", instance, "files"), query={"path": "/usr/bin/cloud-init"})
+        try:
+            await self._client.read_raw(call, limit=1)
+        except NotFound:
+            return False
+        return True
 
     async def _fetch(self, image: Image, progress: Progress) -> Image:
         wanted = _parse(image.reference, image.kind)

@@ -98,10 +98,11 @@ class IncusLifecycle:
     async def delete(self, name: str, mark: Mark) -> None:
         if "instances_rebuild" not in (await self._server.info()).features:
             # A replacement that was cut off leaves a successor; see ``replacement``.
-            await self._delete_one(wire.successor_of(name), mark)
-        await self._delete_one(name, mark)
+            await self.delete_alone(wire.successor_of(name), mark)
+        await self.delete_alone(name, mark)
 
-    async def _delete_one(self, name: str, mark: Mark) -> None:
+    async def delete_alone(self, name: str, mark: Mark) -> None:
+        """:meth:`delete`, but of this one only."""
         await self._operations.settle(name)
         found = await self.find(name)
         if found is None:

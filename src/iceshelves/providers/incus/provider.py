@@ -35,7 +35,10 @@ class IncusProvider:
         self._capabilities: dict[type[Any], Any] = {
             base.Lifecycle: lifecycle,
             base.Images: IncusImages(
-                self._client, self._operations, IMAGE_SERVERS[family] if servers is None else servers
+                self._client,
+                self._operations,
+                self._server,
+                IMAGE_SERVERS[family] if servers is None else servers,
             ),
             base.Guest: IncusGuest(self._client, self._operations),
             base.Reconfiguration: IncusReconfiguration(

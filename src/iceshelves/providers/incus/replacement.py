@@ -44,7 +44,7 @@ class Replacement:
             await self._rename(successor, spec.name)
             present = await self._lifecycle.get(spec.name)
         elif waiting is not None and not same_operation(spec.mark, waiting.mark):
-            await self._lifecycle.delete(successor, spec.mark)
+            await self._lifecycle.delete_alone(successor, spec.mark)
         if present is not None and not present.settled and same_deployment(spec.mark, present.mark):
             await self._finish(spec.name)
 
@@ -57,7 +57,7 @@ class Replacement:
             query = {"target": str(raw["location"])} if raw.get("location") not in (None, "", "none") else {}
             await self._operations.run(Call("POST", path("instances"), body, query=query), progress)
         await self._lifecycle.stop(spec.name, grace=_GRACE)
-        await self._lifecycle.delete(spec.name, spec.mark)
+        await self._lifecycle.delete_alone(spec.name, spec.mark)
         await self._rename(successor, spec.name)
         await self._finish(spec.name)
 

@@ -22,7 +22,7 @@ from iceshelves.server.schemas.clusters import (
     DeletedCluster,
     NewClusterBody,
 )
-from iceshelves.server.schemas.common import Paging, Reference
+from iceshelves.server.schemas.common import ClusterPath, Paging
 from iceshelves.store.queries import clusters as queries
 
 CLUSTERS: Final = Listing("clusters", ClusterItem)
@@ -42,7 +42,7 @@ def list_clusters(call: Caller, wanted: Annotated[Paging, Query()]) -> Response:
 
 
 @routes.add("GET", "/api/clusters/{cluster}", Permission.CLUSTERS_READ, CLUSTER, errors=(404,))
-def show_cluster(call: Caller, cluster: Reference) -> Response:
+def show_cluster(call: Caller, cluster: ClusterPath) -> Response:
     """Show one cluster, by number or name."""
     with call.control.database.read() as session:
         return CLUSTER.answer(shown.cluster(queries.find(session, call.tenant_id, cluster)))
@@ -57,14 +57,14 @@ def add_cluster(call: Caller, body: NewClusterBody) -> Response:
 
 
 @routes.add("POST", "/api/clusters/{cluster}/test", Permission.CLUSTERS_READ, TESTED, errors=(404, 502, 504))
-async def test_cluster(call: Caller, cluster: Reference) -> Response:
+async def test_cluster(call: Caller, cluster: ClusterPath) -> Response:
     """Try the connection to a cluster, step by step."""
     cluster_id = await run_in_threadpool(_id, call, cluster)
     return TESTED.answer(shown.cluster_test(await call.control.clusters.test(call.actor, cluster_id)))
 
 
 @routes.add("DELETE", "/api/clusters/{cluster}", Permission.CLUSTERS_WRITE, DELETED, errors=(404, 409))
-def delete_cluster(call: Caller, cluster: Reference) -> Response:
+def delete_cluster(call: Caller, cluster: ClusterPath) -> Response:
     """Manage a cluster no more; nothing on it is touched."""
     cluster_id = _id(call, cluster)
     call.control.clusters.delete(call.actor, cluster_id, call.request_id)

@@ -14,7 +14,7 @@ from iceshelves.server import shown
 from iceshelves.server.answers import Item, Listing, Other
 from iceshelves.server.call import Call, Caller
 from iceshelves.server.routes import Routes
-from iceshelves.server.schemas.common import Paging, Reference
+from iceshelves.server.schemas.common import EggPath, Paging
 from iceshelves.server.schemas.eggs import (
     ChangedEgg,
     CreatedEgg,
@@ -60,7 +60,7 @@ def list_eggs(call: Caller, wanted: Annotated[EggQuery, Query()]) -> Response:
 
 
 @routes.add("GET", "/api/eggs/{egg}", Permission.EGGS_READ, EGG, errors=(404,))
-def show_egg(call: Caller, egg: Reference) -> Response:
+def show_egg(call: Caller, egg: EggPath) -> Response:
     """Show one egg, by number, name or name@version."""
     with call.control.database.read() as session:
         row = queries.find(session, call.tenant_id, egg)
@@ -68,7 +68,7 @@ def show_egg(call: Caller, egg: Reference) -> Response:
     return EGG.answer(shown.egg(row, formats.unpack(row.archive), versions))
 
 
-@routes.add("POST", "/api/eggs", Permission.EGGS_WRITE, CREATED, errors=(409,))
+@routes.add("POST", "/api/eggs", Permission.EGGS_WRITE, CREATED, UNCHANGED, errors=(409,))
 def create_egg(call: Caller, body: NewEggBody) -> Response:
     """Make an egg from a template."""
     made = catalogue.create(
@@ -83,6 +83,7 @@ def create_egg(call: Caller, body: NewEggBody) -> Response:
             egg_type=body.egg_type,
             variables=body.variables,
         ),
+        call.request_id,
     )
     return _imported(made)
 
@@ -97,14 +98,14 @@ def create_egg(call: Caller, body: NewEggBody) -> Response:
 )
 def import_egg(
     call: Caller,
-    archive: Annotated[bytes, Body(media_type=ARCHIVE, description="A packed egg (an .egg file)")],
+    archive: Annotated[bytes, Body(media_type=ARCHIVE, min_length=1, description="A packed egg (an .egg file)")],
 ) -> Response:
     """Put a packed egg into the library."""
-    return _imported(catalogue.import_archive(call.control.database, call.actor, archive))
+    return _imported(catalogue.import_archive(call.control.database, call.actor, archive, call.request_id))
 
 
 @routes.add("GET", "/api/eggs/{egg}/archive", Permission.EGGS_READ, FILE, errors=(404,))
-def download_egg(call: Caller, egg: Reference) -> Response:
+def download_egg(call: Caller, egg: EggPath) -> Response:
     """Download an egg as one file."""
     with call.control.database.read() as session:
         row = queries.find(session, call.tenant_id, egg)
@@ -114,13 +115,13 @@ def download_egg(call: Caller, egg: Reference) -> Response:
 
 
 @routes.add("GET", "/api/eggs/{egg}/lint", Permission.EGGS_READ, LINTED, errors=(404,))
-def lint_egg(call: Caller, egg: Reference) -> Response:
+def lint_egg(call: Caller, egg: EggPath) -> Response:
     """Check an egg."""
     return LINTED.answer(LintReport(findings=shown.findings(formats.lint(_open(call, egg)))))
 
 
 @routes.add("POST", "/api/eggs/{egg}/render", Permission.EGGS_READ, RENDERED, errors=(404,))
-def render_egg(call: Caller, egg: Reference, body: RenderBody) -> Response:
+def render_egg(call: Caller, egg: EggPath, body: RenderBody) -> Response:
     """Show what an instance would get from an egg."""
     opened = _open(call, egg)
     parameters = formats.resolve_parameters(opened, body.parameters)
@@ -129,16 +130,16 @@ def render_egg(call: Caller, egg: Reference, body: RenderBody) -> Response:
 
 
 @routes.add("PATCH", "/api/eggs/{egg}", Permission.EGGS_WRITE, CHANGED, errors=(404,))
-def switch_egg(call: Caller, egg: Reference, body: EggSwitch) -> Response:
+def switch_egg(call: Caller, egg: EggPath, body: EggSwitch) -> Response:
     """Let an egg be deployed, or not."""
-    egg_id = catalogue.activate(call.control.database, call.actor, egg, body.is_active)
+    egg_id = catalogue.activate(call.control.database, call.actor, egg, body.is_active, call.request_id)
     return CHANGED.answer(ChangedEgg(egg_id=egg_id, message="On." if body.is_active else "Off."))
 
 
 @routes.add("DELETE", "/api/eggs/{egg}", Permission.EGGS_WRITE, CHANGED, errors=(404, 409))
-def delete_egg(call: Caller, egg: Reference) -> Response:
+def delete_egg(call: Caller, egg: EggPath) -> Response:
     """Take an egg out of the library."""
-    egg_id = catalogue.delete(call.control.database, call.actor, egg)
+    egg_id = catalogue.delete(call.control.database, call.actor, egg, call.request_id)
     return CHANGED.answer(ChangedEgg(egg_id=egg_id, message="Deleted."))
 
 

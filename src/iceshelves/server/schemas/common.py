@@ -32,9 +32,15 @@ ObjectName = Annotated[
     str, StringConstraints(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")
 ]
 Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
-PathId = Annotated[int, Path(ge=1, le=2**31 - 1)]
-#: a number, a name, or where versions exist ``name@version``
-Reference = Annotated[str, Path(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._+@-]+$")]
+PathId = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]
+#: a number, a name, or ``name@version``
+EggPath = Annotated[
+    str, Path(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._+@-]+$", examples=["hello-web"])
+]
+#: a number or a name
+ClusterPath = Annotated[
+    str, Path(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$", examples=["lab"])
+]
 
 
 class Shown(BaseModel):

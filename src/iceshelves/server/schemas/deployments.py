@@ -110,6 +110,12 @@ class DeployBody(Body):
     ``target_id`` or ``cluster``.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"egg": "hello-web", "cluster": "lab", "instance_name": "web-1"}],
+        }
+    )
+
     egg_id: Id | None = None
     egg: EggName | None = None
     cluster_id: Id | None = None
