@@ -14,7 +14,7 @@ from typing import Final
 
 import click
 
-from iceshelves.cli.main import PROGRAM, SECTIONS, cli
+from iceshelves.cli.main import PROGRAM, SECTIONS
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "cli.md"
 
@@ -23,9 +23,9 @@ INTRODUCTION: Final = """\
 
 <!-- Made by scripts/cli_reference.py from the commands themselves; change those, then run it. -->
 
-`iceshelves` talks to a server through the public API and to nothing else. The commands for authors of eggs
-(`egg new`, `lint`, `render`, `diff`, `pack`, `unpack`, `show`) also work on directories and `.egg` files without
-a server; `serve` and `admin-token` are the server's own.
+`iceshelves` talks to a server through the public API and to nothing else. The commands for authors of
+eggs (`egg new`, `lint`, `render`, `diff`, `pack`, `unpack`, `show`) also work on directories and `.egg`
+files without a server; `serve` and `admin-token` are the server's own.
 
 ## Addresses
 
@@ -39,10 +39,11 @@ a server; `serve` and `admin-token` are the server's own.
 
 ## Output
 
-Commands that read take `--format table`, `json`, `yaml` or `csv`, and `--json FIELDS` for some fields only, such
-as `--json id,cluster.name`. What was asked for goes to standard output; progress, warnings and errors go to
-standard error. Progress is drawn live on a terminal and is one plain line for each change of a step elsewhere.
-`NO_COLOR` turns colours off. Text from guests is shown without its control characters.
+Commands that read take `--format table`, `json`, `yaml` or `csv`, and `--json FIELDS` for some fields
+only, such as `--json id,cluster.name`. What was asked for goes to standard output; progress, warnings
+and errors go to standard error. Progress is drawn live on a terminal and is one plain line for each
+change of a step elsewhere. `NO_COLOR` turns colours off. Text from guests is shown without its control
+characters.
 
 An error reads
 
@@ -60,17 +61,17 @@ An error reads
 | 130 | what was waited for was cancelled, or you left it alone with Ctrl-C |
 | any | `exec` and `shell`: the status of the command in the guest |
 
-While a command waits, Ctrl-C cancels the work on the server and goes on waiting for its end. Ctrl-C again leaves
-it alone: the operation goes on, and `iceshelves operation watch ID` comes back to it. A lost connection is
-resumed where it was; the server may be restarted meanwhile. Every change carries an idempotency key, so that one
-whose answer was lost is sent again without being done twice.
+While a command waits, Ctrl-C cancels the work on the server and goes on waiting for its end. Ctrl-C
+again leaves it alone: the operation goes on, and `iceshelves operation watch ID` comes back to it. A
+lost connection is resumed where it was; the server may be restarted meanwhile. Every change carries an
+idempotency key, so that one whose answer was lost is sent again without being done twice.
 
 ## Settings
 
 | variable | meaning |
 |---|---|
-| `ICESHELVES_SERVER`, `ICESHELVES_TOKEN` | the server and the token to use, instead of the current context's |
-| `XDG_CONFIG_HOME` | contexts are kept in `iceshelves/contexts.json` below it (default `~/.config`), for your eyes only |
+| `ICESHELVES_SERVER`, `ICESHELVES_TOKEN` | server and token to use instead of the current context's |
+| `XDG_CONFIG_HOME` | contexts are in `iceshelves/contexts.json` below it (default `~/.config`) |
 | `SSL_CERT_FILE` | the authorities that are trusted, where the system's are not right |
 | `ICESHELVES_DATA`, `ICESHELVES_DATABASE_URL`, … | of the server: `serve` and `admin-token` |
 """
@@ -102,8 +103,8 @@ def _command(command: click.Command, path: list[str]) -> Iterator[str]:
 
 def _row(option: click.Option, context: click.Context) -> str:
     record = option.get_help_record(context)
-    names, text = record if record else ("", "")
-    return f"| `{names}` | {text} |".replace("|-", "/-").replace("[keep|cleanup]", "keep or cleanup")
+    names, text = record or ("", "")
+    return "| `{}` | {} |".format(*(part.replace("|", r"\|") for part in (names, text)))
 
 
 def _prose(text: str) -> str:

@@ -40,6 +40,12 @@ allow_ids() {
   done
 }
 
+# Incus' package raises the number of inotify instances, which twenty guests use up; only systemd reads that.
+allow_many_guests() {
+  local setting=/proc/sys/fs/inotify/max_user_instances
+  if (($(<"$setting") < 1024)); then echo 1024 | as_root tee "$setting" >/dev/null; fi
+}
+
 # Start the daemon, by systemd where that runs.
 start_incus() {
   local program
@@ -49,6 +55,7 @@ start_incus() {
     as_root systemctl start incus.socket incus.service
   else
     program=$(incus_program)
+    allow_many_guests
     as_root mkdir -p "${incus_log%/*}"
     as_root env INCUS_DIR="$incus_dir" PATH="/usr/libexec/incus:$PATH" \
       setsid --fork "$program" --group incus-admin --logfile "$incus_log" </dev/null >/dev/null 2>&1

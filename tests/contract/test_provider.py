@@ -257,6 +257,19 @@ async def test_exec_passes_arguments_untouched(bed: Bed) -> None:
     assert (status, out) == (0, b"$HOME a  b '\n")
 
 
+async def test_a_program_on_a_terminal_ends_by_itself(bed: Bed) -> None:
+    spec = await bed.running()
+    out = b""
+    async with asyncio.timeout(5):
+        request = ExecRequest(["echo", "hello"], terminal=(80, 24))
+        async with await bed.guest.exec(spec.name, request) as session:
+            async for stream, data in session.output():
+                assert stream == "stdout"
+                out += data
+            assert await session.wait() == 0
+    assert out.split() == [b"hello"]
+
+
 @pytest.mark.parametrize(("number", "status"), [(15, 143), (9, 137)])
 async def test_a_signal_ends_a_program(bed: Bed, number: int, status: int) -> None:
     spec = await bed.running()
@@ -384,6 +397,16 @@ async def test_rebuild_of_nothing(bed: Bed) -> None:
     with pytest.raises(NotFound) as caught:
         await bed.reconfiguration.rebuild(await bed.spec("none"))
     assert caught.value.code == "instance_not_found"
+
+
+async def test_rebuild_from_an_image_that_is_not_there_leaves_it_running(bed: Bed) -> None:
+    spec = await bed.running()
+    gone = replace(spec.image, fingerprint="0" * 64)
+    with pytest.raises(NotFound) as caught:
+        await bed.reconfiguration.rebuild(replace(spec, image=gone, mark=replace(spec.mark, operation="op2")))
+    assert caught.value.code == "image_not_found"
+    found = await bed.get(spec.name)
+    assert (found.power, found.settled, found.mark) == ("running", True, spec.mark)
 
 
 async def test_rebuild_with_snapshots_is_refused_before_anything_is_done(bed: Bed) -> None:

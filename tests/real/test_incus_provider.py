@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
+import platform
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from iceshelves.core.errors import Conflict, NotFound, Temporary
 from iceshelves.providers import base
@@ -27,6 +31,7 @@ from iceshelves.providers.incus import events
 from iceshelves.providers.incus.provider import IncusProvider
 from iceshelves.providers.incus.server import Server
 from real.incus_proxy import Proxy, proxied
+from testbed import images as test_images
 from testbed.hosts import Host
 
 pytestmark = pytest.mark.anyio
@@ -172,6 +177,24 @@ async def test_lines_cut_under_way_leave_something_to_continue(
         assert found.power == ("running" if action == "start" else "stopped")
 
 
+async def test_a_terminal_is_resized_and_its_program_ends_when_it_likes(
+    incus_host: Host, tiny_image: str
+) -> None:
+    async with connected(incus_host.socket) as provider, instance(provider, "terminal") as spec:
+        await require(provider, base.Lifecycle).start(spec.name)
+        command = ["sh", "-c", "read line; stty size; exit 4"]
+        out = b""
+        async with asyncio.timeout(10):
+            request = ExecRequest(command, terminal=(80, 24))
+            async with await require(provider, base.Guest).exec(spec.name, request) as session:
+                await session.resize(132, 50)
+                await session.write(b"go\n")
+                async for _, data in session.output():
+                    out += data
+                assert await session.wait() == 4
+        assert out.split()[-2:] == [b"50", b"132"]
+
+
 async def test_an_image_without_cloud_init_is_seen(incus_host: Host, plain_image: str) -> None:
     async with connected(incus_host.socket) as provider, instance(provider, "plain", plain_image) as spec:
         assert await require(provider, base.Images).supports_cloud_init(spec.name) is False
@@ -190,6 +213,111 @@ async def test_an_image_server_that_does_not_answer_is_told_with_what_was_tried(
         assert "nowhere:debian/99/cloud" in caught.value.message
     finally:
         await provider.close()
+
+
+class SlowImageServer:
+    """A SimpleStreams server with one image, ``slow/1/cloud``, whose root file system takes three seconds."""
+
+    def __init__(self, files: tuple[Path, Path]) -> None:
+        metadata, root = files
+        self.files = {"/metadata": metadata.read_bytes(), "/root": root.read_bytes() + os.urandom(4096)}
+        self.downloads = 0
+
+    @asynccontextmanager
+    async def serving(self, address: str) -> AsyncIterator[str]:
+        application = web.Application()
+        application.router.add_get("/{path:.*}", self._answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        site = web.TCPSite(runner, address, 0)
+        await site.start()
+        try:
+            yield f"http://{address}:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/streams/v1/index.json":
+            entry = {"datatype": "image-downloads", "path": "streams/v1/images.json", "products": ["slow"]}
+            return web.json_response({"format": "index:1.0", "index": {"images": entry}})
+        if request.path == "/streams/v1/images.json":
+            return web.json_response(self._products())
+        answer = web.StreamResponse()
+        data = self.files[request.path]
+        answer.content_length = len(data)
+        await answer.prepare(request)
+        self.downloads += request.path == "/root"
+        try:
+            for start in range(0, len(data), len(data) // 30 + 1):
+                await answer.write(data[start : start + len(data) // 30 + 1])
+                await asyncio.sleep(0.1 if request.path == "/root" else 0)
+        except ConnectionError:
+            return answer
+        return answer
+
+    def _products(self) -> dict[str, object]:
+        def digest(data: bytes) -> str:
+            return hashlib.sha256(data).hexdigest()
+
+        metadata, root = self.files["/metadata"], self.files["/root"]
+        items = {
+            "incus.tar.xz": {
+                "ftype": "incus.tar.xz",
+                "path": "metadata",
+                "size": len(metadata),
+                "sha256": digest(metadata),
+                "combined_squashfs_sha256": digest(metadata + root),
+            },
+            "root.squashfs": {"ftype": "squashfs", "path": "root", "size": len(root), "sha256": digest(root)},
+        }
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+        product = {
+            "aliases": "slow/1/cloud",
+            "arch": architecture,
+            "os": "slow",
+            "release": "1",
+            "release_title": "1",
+            "versions": {"20260101": {"items": items}},
+        }
+        return {"format": "products:1.0", "datatype": "image-downloads", "products": {"slow": product}}
+
+
+async def test_a_download_is_shared_told_and_cancelled_with_its_last_user(
+    incus_host: Host, tiny_image: str
+) -> None:
+    assert incus_host.cable is not None
+    slow = SlowImageServer(test_images.tiny_files())
+    async with slow.serving(incus_host.cable.gateway) as url:
+        servers = [ImageServer("slow", url)]
+        provider = IncusProvider("incus", UnixSocket(str(incus_host.socket), image_servers=servers))
+        images = require(provider, base.Images)
+        wanted = await images.resolve("slow/1", "container")
+        told: list[float | None] = []
+
+        def ensure() -> asyncio.Task[base.Image]:
+            return asyncio.create_task(images.ensure(wanted, lambda fraction, _words: told.append(fraction)))
+
+        try:
+            users = [ensure(), ensure(), ensure()]
+            await asyncio.sleep(1.0)
+            for user in users:
+                user.cancel()
+            await asyncio.gather(*users, return_exceptions=True)
+            await asyncio.sleep(0.5)
+            assert slow.downloads == 1
+            assert not (await images.resolve("slow/1", "container")).cached
+            listing = await provider._client.get("/1.0/operations", recursion="1")
+            going_on = [operation["description"] for operation in listing.get("running", [])]
+            assert "Downloading image" not in going_on
+
+            fetched = await asyncio.gather(ensure(), ensure())
+            assert slow.downloads == 2
+            assert fetched[0] == fetched[1] == await images.resolve("slow/1", "container")
+            assert fetched[0].cached
+            assert len({fraction for fraction in told if fraction}) > 5
+        finally:
+            await provider.close()
+        incus_host.incus("image", "delete", fetched[0].fingerprint)
 
 
 # As on LXD 5.0, which cannot rebuild: an Incus that says it cannot is driven the same way.

@@ -17,7 +17,6 @@ from typing import Any
 from testbed.hosts import die_with_parent, wait_until
 
 
-
 @dataclass
 class Answer:
     """What the API answered."""
@@ -48,7 +47,9 @@ class Server:
         )  # fmt: skip
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert " ready at http://" in line, f"{line!r}: {(self.data.parent / 'server.log').read_text()[-3000:]}"
+        assert " ready at http://" in line, (
+            f"{line!r}: {(self.data.parent / 'server.log').read_text()[-3000:]}"
+        )
         self.address = line.split("://")[1].split("/")[0].strip()
         return self
 
@@ -152,5 +153,3 @@ def running_server(folder: Path, **environment: str) -> Iterator[Server]:
     finally:
         if server.process is not None and server.process.poll() is None:
             server.kill()
-
-

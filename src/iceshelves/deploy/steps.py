@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from iceshelves.core.errors import Conflict, Failed, NotFound, Temporary, Unsupported
+from iceshelves.core.errors import Conflict, Failed, IceShelvesError, NotFound, Temporary, Unsupported
 from iceshelves.deploy import checks, readiness
 from iceshelves.deploy.work import Work
 from iceshelves.providers.base import (
@@ -109,11 +109,26 @@ async def start(work: Work) -> Facts:
 async def guest(work: Work) -> Facts:
     """Wait until programs can be run in the guest."""
     request = ExecRequest(["true"])
-    async with await require(work.provider, Guest).exec(work.spec.instance, request) as session:
-        status = await session.wait()
+    try:
+        async with await require(work.provider, Guest).exec(work.spec.instance, request) as session:
+            status = await session.wait()
+    except Conflict as refusal:
+        raise await _not_running(work, refusal) from refusal
     if status != 0:
         raise Temporary(f"The guest does not run programs yet (exit {status}).", code="guest_not_ready")
     return {}
+
+
+async def _not_running(work: Work, refusal: Conflict) -> IceShelvesError:
+    """A guest that is just coming up may be tried again; one that has stopped will not come back."""
+    there = await require(work.provider, Lifecycle).find(work.spec.instance)
+    if there is not None and there.power == "running":
+        return Temporary(refusal.message, code="guest_not_ready")
+    return Failed(
+        f"The instance {work.spec.instance} stopped by itself right after its start.",
+        code="instance_stopped",
+        hint="Look at its console: the image may not boot on this host.",
+    )
 
 
 async def cloud_init(work: Work) -> Facts:

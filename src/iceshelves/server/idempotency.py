@@ -1,7 +1,8 @@
 """The same request twice is done once: a key that the client chose brings back the first answer.
 
-The answer is kept for a day, encrypted, since it may show a new token.  A request that was cut off by the end
-of its server counts as running for two minutes, then it may be made again.
+The answer is kept for a day, encrypted, since it may show a new token.  A refusal is not kept: nothing was
+done, and the same request may succeed later.  A request that was cut off by the end of its server counts as
+running for two minutes, then it may be made again.
 """
 
 from __future__ import annotations
@@ -102,7 +103,11 @@ def _claim(call: Call, key: str, fingerprint: str) -> Response | None:
 
 
 def _in_progress() -> RequestInProgress:
-    return RequestInProgress("This request is still being answered.", hint="Ask again in a second.")
+    return RequestInProgress(
+        "This request is still being answered.",
+        hint="Ask again in a second.",
+        details={"retry_after": 1},
+    )
 
 
 def _keep(call: Call, key: str, response: Response) -> None:

@@ -100,8 +100,9 @@ def answer(error: IceShelvesError, request_id: str) -> Response:
     """``error`` as a response."""
     status = status_of(error)
     headers: dict[str, str] = {}
-    if isinstance(error, Temporary):
-        headers["Retry-After"] = str(max(1, math.ceil(error.delay)))
+    delay = error.delay if isinstance(error, Temporary) else error.details.get("retry_after")
+    if delay is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(delay)))
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="iceshelves"'
     allowed = error.details.get("allowed")

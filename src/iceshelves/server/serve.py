@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import logging
 import os
 import socket
@@ -40,6 +41,7 @@ def serve(settings: Settings, host: str, port: int, admin_token_file: Path | Non
     """
     log.configure(settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the ready line says what it would say
+    gc.disable()  # nothing of what the start makes is garbage, and looking for some takes a tenth of it
     with _own(settings.data), _listen(host, port) as listener:
         from iceshelves.deploy.control import ControlPlane
         from iceshelves.server.app import create_app
@@ -77,6 +79,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then print the line that scripts wait for."""
         await super().startup(sockets)
+        gc.freeze()
+        gc.enable()
         if self.started:
             print(f"IceShelves {__version__} ready at {self._address}", flush=True)  # noqa: T201
 

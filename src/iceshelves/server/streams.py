@@ -29,7 +29,8 @@ MEDIA_TYPE: Final = "text/event-stream"
 _PATIENCE: Final = 1.0
 _HEARTBEAT: Final = 15.0
 _BATCH: Final = 500
-_CURSOR: Final = re.compile(r"(\d{1,10})\.(\d{1,18})")
+#: what the id of an event looks like
+PLACE: Final = r"^([0-9]{1,10})\.([0-9]{1,18})$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def read_place(cursor: str) -> Place:
     """The place that ``Last-Event-ID`` names; the beginning if it is empty.  Raises :class:`InvalidInput`."""
     if not cursor:
         return Place()
-    match = _CURSOR.fullmatch(cursor)
+    match = re.fullmatch(PLACE, cursor)
     if match is None:
         raise InvalidInput(
             f"{cursor[:40]!r} is not the id of an event.",

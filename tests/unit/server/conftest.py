@@ -1,4 +1,4 @@
-"""A whole application in this process, on SQLite and the fake hypervisor, with an engine that does nothing."""
+"""A whole application in this process: SQLite, the fake hypervisor, an engine that does nothing."""
 
 from __future__ import annotations
 

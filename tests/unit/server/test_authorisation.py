@@ -1,4 +1,4 @@
-"""Every route × every identity, generated from the routes themselves."""
+"""Every route for every identity, generated from the routes themselves."""
 
 from __future__ import annotations
 
@@ -151,7 +151,9 @@ def test_lists_show_nothing_of_another_tenant(shared_server: Any) -> None:
         answer = shared_server.get(path, "stranger").json()
         assert answer[name] == [], path
         assert answer["total"] == 0
-    assert [user["name"] for user in shared_server.get("/api/users", "stranger").json()["users"]] == ["stranger"]
+    assert [user["name"] for user in shared_server.get("/api/users", "stranger").json()["users"]] == [
+        "stranger"
+    ]
     builtin = {egg["created_by"] for egg in shared_server.get("/api/eggs", "stranger").json()["eggs"]}
     assert builtin == {"system"}
 

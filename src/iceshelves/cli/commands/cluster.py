@@ -43,9 +43,11 @@ def cluster() -> None:
 @click.option(
     "--endpoint", "--socket", metavar="PATH", help="Its Unix socket.  [default: the provider's usual one]"
 )
-@click.option("--project", default="default", show_default=True, help="The hypervisor's project.")
-@click.option("--description", default="", help="What it is, for people.")
-@click.option("--max-operations", type=click.IntRange(1, 1000), help="Operations at once on it.")
+@click.option(
+    "--project", metavar="NAME", default="default", show_default=True, help="The hypervisor's project."
+)
+@click.option("--description", metavar="TEXT", default="", help="What it is, for people.")
+@click.option("--max-operations", type=click.IntRange(1, 1000), metavar="N", help="Operations at once on it.")
 @click.option("--options", metavar="FILE", help="Options of the provider from a YAML or JSON file.")
 @click.option("--no-test", is_flag=True, help="Do not test it afterwards.")
 @pass_app

@@ -26,7 +26,7 @@ _MAX_TOKEN: Final = 4096
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="Read the token from this file; '-' is standard input.",
 )
-@click.option("--name", help="What to call this server.  [default: its host]")
+@click.option("--name", metavar="NAME", help="What to call this server.  [default: its host]")
 @pass_app
 def login(app: App, url: str, token_file: str | None, name: str | None) -> None:
     """Log in to a server and remember it.

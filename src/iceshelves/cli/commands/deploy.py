@@ -59,7 +59,7 @@ def _wish_options(command: Callable[_P, _R]) -> Callable[..., _R]:
         help="Override a key: limits.cpu=2 is the hypervisor's, timezone=UTC is cloud-init's.",
     )
     @click.option("--cloud-config", metavar="FILE", help="Override cloud-init keys from a YAML file.")
-    @click.option("--image", help="Another image than the egg's.")
+    @click.option("--image", metavar="IMAGE", help="Another image than the egg's.")
     @click.option("--timeout", type=Duration(), help="How long it may take, such as 90s or 10m.")
     @click.option(
         "--on-failure",
@@ -96,8 +96,10 @@ def _wish_options(command: Callable[_P, _R]) -> Callable[..., _R]:
 @click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_new_place)
 @_wish_options
 @click.option("--vm", is_flag=True, help="A virtual machine instead of a container.")
-@click.option("--member", help="The member of the cluster to place it on.")
-@click.option("--profile", "profiles", multiple=True, help="A profile of the cluster; may be repeated.")
+@click.option("--member", metavar="NAME", help="The member of the cluster to place it on.")
+@click.option(
+    "--profile", "profiles", metavar="NAME", multiple=True, help="A profile of the cluster; may be repeated."
+)
 @_waiting_options
 @output_options
 @pass_app
@@ -157,7 +159,10 @@ def update(
 @click.command()
 @click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_deployment)
 @click.option(
-    "--revision", type=click.IntRange(min=1), help="Which one.  [default: the last that was completed]"
+    "--revision",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Which one.  [default: the last that was completed]",
 )
 @_waiting_options
 @output_options

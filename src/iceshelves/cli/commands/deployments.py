@@ -30,12 +30,19 @@ _COLUMNS: Final = (
 
 
 @click.command("list")
-@click.option("--cluster", shell_complete=complete_cluster, help="Only those on this cluster.")
+@click.option(
+    "--cluster", metavar="NAME", shell_complete=complete_cluster, help="Only those on this cluster."
+)
 @click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--search", metavar="TEXT", help="Only those with this in their name.")
 @click.option("--deleted", is_flag=True, help="Those that were deleted, too.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most; 0 is all."
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most; 0 is all.",
 )
 @output_options
 @pass_app

@@ -49,7 +49,7 @@ def egg() -> None:
 
 @egg.command()
 @click.argument("path", type=_PATH)
-@click.option("--template", default=None, help="What to start from; see 'egg templates'.")
+@click.option("--template", metavar="NAME", default=None, help="What to start from; see 'egg templates'.")
 @click.option("--field", "fields", multiple=True, metavar="KEY=VALUE", help="A field of metadata.json.")
 def new(path: Path, template: str | None, fields: tuple[str, ...]) -> None:
     """Make a working egg at PATH to start from; the egg is called as its directory."""
@@ -113,7 +113,7 @@ def lint(paths: tuple[Path, ...], release: str | None, repair: bool, format_: st
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @click.option("--cloud-config", metavar="FILE", help="Override cloud-init keys from a YAML file.")
 @click.option(
-    "--instance-name", default="preview", show_default=True, help="The name that the instance would have."
+    "--instance-name", metavar="NAME", default="preview", show_default=True, help="The instance's name."
 )
 @click.option("--all", "everything", is_flag=True, help="All that the instance would get, as JSON.")
 @pass_app
@@ -193,12 +193,17 @@ def import_(app: App, paths: tuple[Path, ...]) -> None:
 
 
 @egg.command("list")
-@click.option("--category", help="Only this category.")
+@click.option("--category", metavar="NAME", help="Only this category.")
 @click.option("--search", metavar="TEXT", help="Only those with this in their name or description.")
-@click.option("--tag", help="Only those with this tag.")
+@click.option("--tag", metavar="TAG", help="Only those with this tag.")
 @click.option("--all-versions", is_flag=True, help="Every version, not the latest alone.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most; 0 is all."
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most; 0 is all.",
 )
 @output_options
 @pass_app

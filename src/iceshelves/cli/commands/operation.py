@@ -34,7 +34,14 @@ def operation() -> None:
 
 @operation.command("list")
 @click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="At most; 0 is all.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="At most; 0 is all.",
+)
 @output_options
 @pass_app
 def list_operations(app: App, status: str | None, limit: int, output: Output) -> None:

@@ -87,8 +87,7 @@ class FakeLifecycle:
             await self._world.tell("deleted", name)
 
     def _add(self, spec: InstanceSpec) -> FakeInstance:
-        if spec.image.fingerprint not in self._world.state.images:
-            raise NotFound(f"There is no image {spec.image.fingerprint!r}.", code="image_not_found")
+        _check_image(self._world, spec)
         address, mac = self._world.new_address()
         self._world.state.instances[spec.name] = added = FakeInstance(
             name=spec.name,
@@ -123,6 +122,7 @@ class FakeReconfiguration:
             if instance.settled and same_operation(spec.mark, instance.mark):
                 return as_instance(instance)
             _check_snapshots(instance)
+            _check_image(self._world, spec)
             _overwrite(instance, spec)
             progress(0.0, "Unpacking image")
             await self._world.work("rebuild", spec.name)
@@ -148,6 +148,11 @@ def _overwrite(instance: FakeInstance, spec: InstanceSpec) -> None:
     instance.devices = copied(spec.devices)
     instance.files.clear()
     instance.runs.clear()
+
+
+def _check_image(world: FakeWorld, spec: InstanceSpec) -> None:
+    if spec.image.fingerprint not in world.state.images:
+        raise NotFound(f"There is no image {spec.image.reference!r}.", code="image_not_found")
 
 
 def _check_snapshots(instance: FakeInstance) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from iceshelves.core.errors import Conflict, IceShelvesError
+from iceshelves.core.errors import Conflict, IceShelvesError, Temporary
 from iceshelves.providers.base import ExecRequest, OutputStream
 from iceshelves.providers.incus import errors
 from iceshelves.providers.incus.client import Call, Client, path, receive_data
@@ -158,6 +158,9 @@ class IncusExec:
         # An empty text frame, or the end of the socket, is the end of the stream.
         while data := await self._receive(socket):
             await self._queue.put((stream, data.encode() if isinstance(data, str) else data))
+        if socket is self._sockets["0"]:
+            # The daemon ends a program on a terminal only once we have left it too.
+            await socket.close()
         await self._queue.put(None)
 
     async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> str | bytes | None:
@@ -182,7 +185,10 @@ def _status(end: Operation) -> int:
     if isinstance(status, int):
         # A program that is not there ends as a failed operation with 127, one not executable with 126.
         return status
-    raise errors.failure(end.words or "the program ended without a status")
+    words = end.words or "the program ended without a status"
+    if "retrieve PID" in words:  # seen on Incus 6.0.4 under load, right after a start: the next try works
+        raise Temporary(f"The guest did not run the program: {words}", code="guest_not_ready", delay=0.5)
+    raise errors.failure(words)
 
 
 def _retrieve(end: asyncio.Task[Operation]) -> None:

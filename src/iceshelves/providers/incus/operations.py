@@ -270,5 +270,6 @@ def _progress_of(operation: Operation) -> tuple[float | None, str]:
     for key, value in operation.metadata.items():
         if key.endswith("_progress") and isinstance(value, str):
             percent = re.search(r"(\d{1,3})%", value)
-            return (min(int(percent[1]), 100) / 100 if percent else None), value
+            words = f"Downloading {value}" if key == "download_progress" else value
+            return (min(int(percent[1]), 100) / 100 if percent else None), words
     return None, ""

@@ -60,6 +60,7 @@ class IncusReconfiguration:
         if found.settled and same_operation(spec.mark, found.mark):
             return found
         await self.validate(spec.name)
+        await self._check_image(spec)
         if native:
             await self._rebuild(spec, progress)
         else:
@@ -77,13 +78,17 @@ class IncusReconfiguration:
         # The image's templates are rendered with the configuration of that moment, so it comes first.
         await self._write(spec, devices)
         source = {"type": "image", "fingerprint": spec.image.fingerprint}
+        call = Call("POST", path("instances", spec.name, "rebuild"), {"source": source})
+        await self._operations.run(call, progress)
+        built = {"config": {wire.STATE: wire.BUILT}}
+        await self._client.call(Call("PATCH", path("instances", spec.name), built))
+
+    async def _check_image(self, spec: InstanceSpec) -> None:
+        """Look before the instance is stopped and its configuration written."""
         try:
-            await self._operations.run(
-                Call("POST", path("instances", spec.name, "rebuild"), {"source": source}), progress
-            )
+            await self._client.get_object(path("images", spec.image.fingerprint))
         except NotFound as error:
             raise NotFound(f"There is no image {spec.image.reference!r}.", code="image_not_found") from error
-        await mark_built(self._client, spec.name)
 
     async def _write(self, spec: InstanceSpec, devices: wire.Devices) -> None:
         """Replace the configuration, keeping what is the daemon's; once more if it changed in between."""
@@ -112,8 +117,3 @@ def rewritten(raw: dict[str, Any], spec: InstanceSpec, devices: wire.Devices) ->
         "config": {**wire.kept_config(raw.get("config") or {}), **wire.config_of(spec, wire.REBUILDING)},
         "devices": devices,
     }
-
-
-async def mark_built(client: Client, name: str) -> None:
-    """Say that the root file system of ``name`` is what its mark says."""
-    await client.call(Call("PATCH", path("instances", name), {"config": {wire.STATE: wire.BUILT}}))

@@ -98,7 +98,9 @@ def create_egg(call: Caller, body: NewEggBody) -> Response:
 )
 def import_egg(
     call: Caller,
-    archive: Annotated[bytes, Body(media_type=ARCHIVE, min_length=1, description="A packed egg (an .egg file)")],
+    archive: Annotated[
+        bytes, Body(media_type=ARCHIVE, min_length=1, description="A packed egg (an .egg file)")
+    ],
 ) -> Response:
     """Put a packed egg into the library."""
     return _imported(catalogue.import_archive(call.control.database, call.actor, archive, call.request_id))

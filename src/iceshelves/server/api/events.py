@@ -13,7 +13,7 @@ from iceshelves.server.api.operations import OperationId
 from iceshelves.server.call import Caller
 from iceshelves.server.routes import Routes
 from iceshelves.server.schemas.common import PathId
-from iceshelves.server.streams import MEDIA_TYPE, Subject, open_stream, read_place
+from iceshelves.server.streams import MEDIA_TYPE, PLACE, Subject, open_stream, read_place
 
 EVENTS: Final = Other(
     MEDIA_TYPE,
@@ -21,8 +21,8 @@ EVENTS: Final = Other(
     "ended, `end`. The id of each is the place from which `Last-Event-ID` resumes.",
 )
 #: a place in a stream, as the id of an event gives it
-Cursor = Annotated[str | None, Query(max_length=40, alias="last_event_id")]
-LastEventId = Annotated[str | None, Header(max_length=40)]
+Cursor = Annotated[str | None, Query(pattern=PLACE, alias="last_event_id")]
+LastEventId = Annotated[str | None, Header(pattern=PLACE)]
 
 routes = Routes("events")
 

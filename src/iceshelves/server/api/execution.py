@@ -156,9 +156,12 @@ async def _carry(socket: WebSocket, session: ExecSession) -> int:
             task.result()  # an error of either ends the session
         return await outward
     finally:
-        for task in (inward, outward):
-            task.cancel()
-        await asyncio.gather(inward, outward, return_exceptions=True)
+        inward.cancel()
+        outward.cancel()
+        ended, _ = await asyncio.wait({inward, outward})
+        for task in ended:
+            if not task.cancelled() and (error := task.exception()):
+                _log.debug("an exec ended with %r", error)  # the first of them is on its way up already
 
 
 async def _carry_out(socket: WebSocket, session: ExecSession) -> int:
