@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference/api.md from the API's own description, so that it cannot say anything else than it does.
+"""Write docs/reference/api.md from the API's own description, so that it cannot say anything else.
 
 Usage: scripts/api_reference.py [--check]
 """
@@ -38,24 +38,24 @@ Everything lies below `http://HOST:PORT/iceshelves`. The full description, for p
 ## Conventions
 
 **Identity.** `Authorization: Bearer isv_…` on every request that is not marked public. Each route names the
-permission that it needs; administrators have all, operators read, deploy and exec, viewers read. What belongs
-to another tenant answers as what does not exist.
+permission that it needs; administrators have all, operators read, deploy and exec, viewers read. What
+belongs to another tenant answers as what does not exist.
 
-**Success.** `{"success": true, …}`. An object lies flat in the answer and again under `data`; a list lies under
-its own name and again under `data`, with `page`, `per_page`, `total` and `total_pages` both flat and under
-`pagination`. Lists take `page` (from 1) and `per_page` (20; at most 100, log lines 1000). Unknown query
-parameters and unknown fields in a body are refused: they would be silently without effect.
+**Success.** `{"success": true, …}`. An object lies flat in the answer and again under `data`; a list lies
+under its own name and again under `data`, with `page`, `per_page`, `total` and `total_pages` both flat and
+under `pagination`. Lists take `page` (from 1) and `per_page` (20; at most 100, log lines 1000). Unknown
+query parameters and unknown fields in a body are refused: they would be silently without effect.
 
 **Long work** answers 202 with an `operation_id` and a `Location`; the operation can be read, watched and
 cancelled there.
 
-**Names as ids.** An egg is addressed by its number, its name (the latest version) or `name@version`, a cluster
-by its number or name.
+**Names as ids.** An egg is addressed by its number, its name (the latest version) or `name@version`, a
+cluster by its number or name.
 
 **Times** are ISO 8601 in UTC with milliseconds and `Z`.
 
-**Requests** carry `X-Request-Id` in the answer; a plain one that the caller sent is kept. A body has at most
-20 MiB, JSON at most 1 MiB, 64 levels and 20,000 values, and each key once.
+**Requests** carry `X-Request-Id` in the answer; a plain one that the caller sent is kept. A body has at
+most 20 MiB, JSON at most 1 MiB, 64 levels and 20,000 values, and each key once.
 
 ## Errors
 
@@ -67,17 +67,17 @@ false`, `error` (the same as `detail`), `code` (the status), `error_code` (stabl
 ## Doing something once
 
 Send `Idempotency-Key` (1 to 255 printable characters, best a UUID) with a POST, PATCH or DELETE. The same
-request under the same key within a day gets the first answer again, with `Idempotency-Replayed: true`. Another
-request under the key is refused (409 `idempotency_key_reused`), and so is a repetition while the first is
-still being answered (409 `request_in_progress`). A refusal is not kept: nothing was done.
+request under the same key within a day gets the first answer again, with `Idempotency-Replayed: true`.
+Another request under the key is refused (409 `idempotency_key_reused`), and so is a repetition while the
+first is still being answered (409 `request_in_progress`). A refusal is not kept: nothing was done.
 
 ## Watching
 
-Two addresses answer with server-sent events. `operation` carries the whole operation on every change, `log` one
-line; both are sent in order. Each event's id is a place, `VERSION.LOGID`; send the last one back as
-`Last-Event-ID`, or as `?last_event_id=`, and the stream goes on from there: all lines after it, and the present
-state. A comment comes every 15 s. When an operation has ended the server sends `event: end` and closes; when
-the server stops it closes without, and the reader comes back.
+Two addresses answer with server-sent events. `operation` carries the whole operation on every change, `log`
+one line; both are sent in order. Each event's id is a place, `VERSION.LOGID`; send the last one back as
+`Last-Event-ID`, or as `?last_event_id=`, and the stream goes on from there: all lines after it, and the
+present state. A comment comes every 15 s. When an operation has ended the server sends `event: end` and
+closes; when the server stops it closes without, and the reader comes back.
 
 ## Running a program in an instance
 
@@ -87,20 +87,23 @@ comes in `Authorization`, or, where a program cannot set headers, as the subprot
 
 | who | message | meaning |
 |---|---|---|
-| client, first | text `{"command": […], "environment": {}, "user": 0, "group": 0, "cwd": null, "terminal": [80, 24]}` | \
-the program; all but `command` may be left out; `terminal: null` gives plain pipes |
+| client, first | text, see below | the program |
 | client | binary | standard input; an empty message ends it |
 | client | text `{"resize": [columns, rows]}` or `{"signal": number}` | to the terminal, to the program |
 | server | binary, first byte 1 or 2 | standard output, standard error |
-| server, last | text `{"exit": status}` or `{"error": {"code", "message", "hint", "docs", "details"}}` | the end |
+| server, last | text `{"exit": status}` or `{"error": {"code", "message", …}}` | the end |
+
+The first message is `{"command": […], "environment": {}, "user": 0, "group": 0, "cwd": null, "terminal":
+[80, 24]}`; all but `command` may be left out, and without `terminal` the program gets plain pipes.
 
 ## Figures
 
-`GET /iceshelves/metrics` answers in Prometheus' text format: `iceshelves_http_requests_total{method,endpoint}`,
-`iceshelves_http_request_duration_seconds`, `iceshelves_deployments_total{status,type}`,
-`iceshelves_deployment_duration_seconds`, `iceshelves_active_deployments`, `iceshelves_cluster_count` and
-`iceshelves_egg_count`. Those of deployments are counted from the database, so a restart loses none, and are
-those of the caller's tenant; with several servers take the maximum over them, not the sum.
+`GET /iceshelves/metrics` answers in Prometheus' text format:
+`iceshelves_http_requests_total{method,endpoint}`, `iceshelves_http_request_duration_seconds`,
+`iceshelves_deployments_total{status,type}`, `iceshelves_deployment_duration_seconds`,
+`iceshelves_active_deployments`, `iceshelves_cluster_count` and `iceshelves_egg_count`. Those of deployments
+are counted from the database, so a restart loses none, and are those of the caller's tenant; with several
+servers take the maximum over them, not the sum.
 
 """
 

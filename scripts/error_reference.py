@@ -61,7 +61,7 @@ def collect() -> dict[str, set[Place]]:
     found: dict[str, set[Place]] = defaultdict(set)
     for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text())
-        helpers = {name: arguments for name, arguments in _helpers(tree)}
+        helpers = dict(_helpers(tree))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 for code, place in _called(node, helpers):
@@ -112,13 +112,14 @@ def _called(node: ast.Call, helpers: Mapping[str, list[str]]) -> Iterator[tuple[
 
 def _class(node: ast.ClassDef) -> Iterator[tuple[str, Place]]:
     for statement in node.body:
-        target = statement.target if isinstance(statement, ast.AnnAssign) else None
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else target
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            continue
+        target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
         if isinstance(target, ast.Name) and target.id == "default_code":
             words = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
             base = node.bases[0].id if node.bases and isinstance(node.bases[0], ast.Name) else ""
             own = node.name if hasattr(errors, node.name) else base
-            yield _text(statement.value), Place(_kind(own), re.sub(" +", " ", words), "")  # type: ignore[attr-defined]
+            yield _text(statement.value), Place(_kind(own), re.sub(" +", " ", words), "")
 
 
 def _kind(name: str) -> str:

@@ -112,7 +112,7 @@ def _cgroup_hierarchies() -> list[Path]:
 def _allow_many_guests() -> None:
     """Twenty guests use up the usual 128 inotify instances.
 
-    Incus' own package raises the number for good, by a file in ``/etc/sysctl.d`` that only an init system reads.
+    Incus' own package raises the number by a file in ``/etc/sysctl.d``, which only an init system reads.
     """
     setting = Path("/proc/sys/fs/inotify/max_user_instances")
     if int(setting.read_text()) < 1024:

@@ -7,6 +7,7 @@ from typing import Any
 
 from iceshelves.cli.client import Client
 from iceshelves.core.errors import InvalidInput, NotFound
+from iceshelves.core.names import check_instance_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ def new_place(client: Client, address: str) -> Place:
             code="invalid_address",
             hint="Write CLUSTER:NAME, such as local:web.",
         )
+    check_instance_name(name)
     return Place(cluster or _only_cluster(client, name), name)
 
 

@@ -11,7 +11,6 @@ from iceshelves.cli.steps import duration, title
 from iceshelves.cli.text import one_line, printable
 
 _TOLD: Final = frozenset({"running", "done", "failed", "cancelled"})
-_LOUD: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
 
 
 class PlainView:
@@ -30,8 +29,8 @@ class PlainView:
                 click.echo(_sentence(step), err=True)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Print a warning or an error; anything else only if asked to."""
-        if self._verbose or str(line.get("level", "")).upper() in _LOUD:
+        """Print a warning; anything else only if asked to: an error is told at the end."""
+        if self._verbose or line.get("level") == "WARNING":
             click.echo(f"  {line.get('step') or ''}: {printable(str(line['message']))}", err=True)
 
     def note(self, text: str) -> None:
@@ -48,5 +47,5 @@ def _sentence(step: Mapping[str, Any]) -> str:
         told.append(f"({duration(step)})")
     elif int(step.get("attempts") or 0) > 1:
         told.append(f"(attempt {step['attempts']})")
-    message = one_line(str(step.get("message") or ""))
+    message = one_line(str(step.get("message") or "")) if step["status"] != "failed" else ""
     return " ".join(told) + (f" {message}" if message else "")

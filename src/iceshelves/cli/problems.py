@@ -18,12 +18,16 @@ INTERRUPTED: Final = 130
 def report(error: IceShelvesError) -> None:
     """Print ``error`` to standard error."""
     click.echo(f"{click.style('Error:', fg='red', bold=True)} {printable(error.message)}", err=True)
-    for field in error.details.get("fields", []) if isinstance(error.details.get("fields"), list) else []:
-        if isinstance(field, dict):
-            click.echo(
-                f"       {printable(str(field.get('field')))}: {printable(str(field.get('message')))}",
-                err=True,
-            )
+    for line in _wrong_fields(error):
+        click.echo(f"       {printable(line)}", err=True)
     if error.hint:
         click.echo(f"{click.style('Hint:', bold=True)}  {printable(error.hint)}", err=True)
     click.echo(f"See:   {error.docs} ({error.code})", err=True)
+
+
+def _wrong_fields(error: IceShelvesError) -> list[str]:
+    """What is wrong with each field of a request, where the message has room for the first one only."""
+    fields = error.details.get("fields")
+    if not isinstance(fields, list) or len(fields) < 2:
+        return []
+    return [f"{entry.get('field')}: {entry.get('message')}" for entry in fields if isinstance(entry, dict)]

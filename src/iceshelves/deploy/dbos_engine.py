@@ -29,7 +29,7 @@ from iceshelves.store.database import SQLITE_PRAGMAS, create_engine
 
 #: raised only together with a change to the order of ``Journal.once`` calls that old records cannot follow
 _VERSION: Final = "iceshelves-1"
-_TAKE_OVER_SECONDS: Final = 2.0
+_TAKE_OVER_SECONDS: Final = 1.5
 _LOCK_SPACE: Final = 7310215
 
 log = logger(__name__)
@@ -53,6 +53,7 @@ class DbosEngine:
         # where several servers share a database none may pose as another, not even as its own former self
         self._executor = f"server-{uuid.uuid4()}" if self._shared else "server"
         self._own_lock: sa.Connection | None = None
+        self._suspects: set[str] = set()
         self._run: Any = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -124,10 +125,16 @@ class DbosEngine:
                 log.warning("looking for work to take over failed: %s", error)
 
     def _recover_dead(self) -> None:
+        """Take over from owners of pending work that were without their lock twice in a row.
+
+        Once is not enough: a database that was restarted has dropped the locks of the living too.
+        """
+        self._renew_lock()
         pending = sa.text(
             "SELECT DISTINCT executor_id FROM dbos.workflow_status"
             " WHERE status = 'PENDING' AND executor_id <> :own AND application_version = :version"
         )
+        suspects: set[str] = set()
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             owners = connection.execute(pending, {"own": self._executor, "version": _VERSION}).scalars().all()
             for owner in owners:
@@ -135,8 +142,24 @@ class DbosEngine:
                     continue
                 with contextlib.ExitStack() as release:
                     release.callback(connection.execute, _lock("pg_advisory_unlock", owner))
-                    log.warning("taking over the work of %s, which is gone", owner)
-                    DBOS._recover_pending_workflows([owner])
+                    if owner in self._suspects:
+                        log.warning("taking over the work of %s, which is gone", owner)
+                        DBOS._recover_pending_workflows([owner])
+                    else:
+                        suspects.add(owner)
+        self._suspects = suspects
+
+    def _renew_lock(self) -> None:
+        try:
+            if self._own_lock is not None:
+                self._own_lock.execute(sa.text("SELECT 1"))
+        except sa.exc.DBAPIError:
+            if self._own_lock is not None:
+                self._own_lock.invalidate()
+                self._own_lock.close()
+            self._own_lock = None
+        if self._own_lock is None:
+            self._own_lock = self._hold_lock()
 
 
 def _open(url: str) -> sa.Engine:

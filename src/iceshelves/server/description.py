@@ -92,9 +92,22 @@ def _complete(operation: dict[str, Any], route: GuardedRoute) -> None:
         operation["x-permission"] = str(route.access)
         if not (route.methods or set()) <= {"GET"}:
             operation.setdefault("parameters", []).append(_KEY_PARAMETER)
+    for parameter in operation.get("parameters", ()):
+        parameter["schema"] = _without_null(parameter["schema"])
     if route.takes_forms:
         content = operation["requestBody"]["content"]
         content["application/x-www-form-urlencoded"] = content["application/json"]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that may be left out has no null: in a URL that would be a word."""
+    options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
+    rest: dict[str, Any] = {key: value for key, value in schema.items() if key != "anyOf"}
+    if len(options) == 1:
+        rest.update(options[0])
+    elif options:
+        rest["anyOf"] = options
+    return rest
 
 
 def _statuses(operation: dict[str, Any], route: GuardedRoute) -> list[int]:

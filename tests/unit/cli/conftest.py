@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,12 +141,11 @@ def client(server: FakeServer) -> Client:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def home(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("ICESHELVES_SERVER", URL)
     monkeypatch.setenv("ICESHELVES_TOKEN", TOKEN)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    return
 
 
 @pytest.fixture

@@ -273,14 +273,15 @@ def test_an_error_names_its_place_in_the_docs_and_the_fields_that_are_wrong(run:
         "error": "The request is not valid.",
         "error_code": "invalid_request",
         "hint": "Mend it.",
-        "details": {"fields": [{"field": "instance_name", "message": "too long"}]},
+        "details": {"fields": [{"field": "a", "message": "too long"}, {"field": "b", "message": "missing"}]},
     }
     server.on("GET", "/api/operations", problem, status=400)
     done = run("operation", "list")
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines() == [
         "Error: The request is not valid.",
-        "       instance_name: too long",
+        "       a: too long",
+        "       b: missing",
         "Hint:  Mend it.",
         "See:   docs/reference/errors.md#invalid_request (invalid_request)",
     ]

@@ -111,6 +111,14 @@ def test_without_a_cluster_the_only_one_is_meant(run: Any, ready: Any) -> None:
     assert sent_to_deploy(ready)["cluster"] == "local"
 
 
+@pytest.mark.parametrize("address", ["local:-x", "local:", ":web", "local:a_b", "7"])
+def test_a_name_that_no_instance_can_have_is_refused_here(run: Any, ready: Any, address: str) -> None:
+    done = run("deploy", "hello-web", address)
+    assert done.code == 1
+    assert "Hint:" in done.err
+    assert not ready.sent
+
+
 @pytest.mark.parametrize(
     ("clusters", "code"), [((), "no_cluster"), (({"name": "a"}, {"name": "b"}), "ambiguous_address")]
 )
@@ -143,7 +151,7 @@ def test_a_failure_is_told_with_the_guests_own_words(
         "hint": "See the guest's log.",
         "details": {"guest": ["E: Unable to locate package nosuch", "\x1b[2Jexit 100"]},
     }
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"name": "validate", "status": "done"},
         {"name": "cloud-init", "status": "running", "attempts": 2, "started_at": "2026-01-31T12:00:00Z"},
     ]
@@ -162,7 +170,7 @@ def test_a_failure_is_told_with_the_guests_own_words(
     done = run("deploy", "hello-web", "local:web")
     assert (done.code, done.out) == (1, "")
     told = done.err.splitlines()
-    assert told[1:4] == ["cloud init: running (attempt 2)", "cloud init: failed (9.0s) x", "The guest said:"]
+    assert told[1:4] == ["cloud init: running (attempt 2)", "cloud init: failed (9.0s)", "The guest said:"]
     assert "  E: Unable to locate package nosuch" in told
     assert "  exit 100" in told
     assert "Error: cloud-init failed: scripts_user." in told
@@ -245,7 +253,7 @@ def test_a_server_that_stays_away_leaves_the_way_back(run: Any, ready: Any) -> N
 def test_log_lines_that_come_twice_are_shown_once(
     run: Any, ready: Any, events: Any, an_operation: Any
 ) -> None:
-    loud = events("log", {"id": 5, "level": "ERROR", "source": "engine", "message": "boom", "step": "s"})
+    loud = events("log", {"id": 5, "level": "WARNING", "source": "engine", "message": "boom", "step": "s"})
     ready.stream(EVENTS, [*loud], [*loud, *events("operation", an_operation()), *events("end", {})])
     assert run("deploy", "hello-web", "local:web").err.count("boom") == 1
 

@@ -11,19 +11,21 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iceshelves.cli import output
 from iceshelves.cli.output import Column, Output, facts, pick, table
 from iceshelves.cli.text import one_line, printable, shorten, width
 
-ENTRIES = [{"id": 1, "egg": {"name": "web"}, "on": True}, {"id": 2, "egg": None, "on": False}]
+ENTRIES: list[dict[str, Any]] = [
+    {"id": 1, "egg": {"name": "web"}, "on": True},
+    {"id": 2, "egg": None, "on": False},
+]
 COLUMNS = [Column("ID", "id"), Column("EGG", "egg.name"), Column("ON", lambda entry: entry["on"])]
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Any:
     def of(columns: int) -> None:
-        monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
-        monkeypatch.setattr(output.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+        monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
 
     return of
 

@@ -140,7 +140,12 @@ def test_everything_behind_the_address_is_the_commands(
     run: Any, one_deployment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("iceshelves.cli.commands.guest.run", lambda *given: seen.append(given) or 3)
+
+    def remember(*given: Any) -> int:
+        seen.append(given)
+        return 3
+
+    monkeypatch.setattr("iceshelves.cli.commands.guest.run", remember)
     assert run("exec", "--env", "A=1", "-n", "web", "--", "ls", "--help", "-n").code == 3
     assert run("exec", "web", "ls", "-l").code == 3
     assert [(number, command.argv, command.stdin) for _, number, command in seen] == [

@@ -19,6 +19,15 @@ EVENTS: Final = Other(
     MEDIA_TYPE,
     "Events `operation` (the operation, on every change), `log` (a log line) and, for an operation that has "
     "ended, `end`. The id of each is the place from which `Last-Event-ID` resumes.",
+    schema={
+        "type": "object",
+        "description": "One event",
+        "properties": {
+            "id": {"type": "string", "pattern": PLACE},
+            "event": {"enum": ["operation", "log", "end"]},
+            "data": {"type": "string"},
+        },
+    },
 )
 #: a place in a stream, as the id of an event gives it
 Cursor = Annotated[str | None, Query(pattern=PLACE, alias="last_event_id")]

@@ -117,7 +117,8 @@ async def _first_message(socket: WebSocket) -> ExecRequest:
     try:
         async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
             text = await socket.receive_text()
-        body = ExecBody.model_validate(load_json(text, source="The first message", max_bytes=_MAX_MESSAGE))
+        load_json(text, source="The first message", max_bytes=_MAX_MESSAGE)
+        body = ExecBody.model_validate_json(text)
     except (ValidationError, KeyError, TimeoutError) as error:
         raise InvalidInput(
             "The first message does not say which program to run.",
@@ -183,7 +184,8 @@ async def _carry_in(socket: WebSocket, session: ExecSession) -> None:
 
 async def _control(session: ExecSession, text: str) -> None:
     try:
-        body = ControlBody.model_validate(load_json(text, source="A message", max_bytes=_MAX_MESSAGE))
+        load_json(text, source="A message", max_bytes=_MAX_MESSAGE)
+        body = ControlBody.model_validate_json(text)
     except ValidationError as error:
         raise InvalidInput(
             "A text message is neither a new size nor a signal.",

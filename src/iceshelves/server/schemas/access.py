@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from iceshelves.access.policy import Role
 from iceshelves.server.schemas.common import Body, Moment, ObjectName, Shown
@@ -22,7 +24,7 @@ class NewUserBody(Body):
     """Somebody who may act from now on."""
 
     name: ObjectName
-    role: Role
+    role: Annotated[Role, Field(strict=False)]
 
 
 class IssuedToken(Shown):

@@ -50,12 +50,21 @@ class Shown(BaseModel):
 
 
 class Body(BaseModel):
-    """An object that comes in.  Unknown fields are mistakes: they would be silently without effect."""
+    """An object that comes in.  Unknown fields are mistakes: they would be silently without effect.
+
+    A number is a number and no text that looks like one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Asked(BaseModel):
+    """What a query string asks for.  It is all text there, so text that reads as a number is one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Paging(Body):
+class Paging(Asked):
     """Which page of a list."""
 
     page: Annotated[int, Field(ge=1, le=1_000_000)] = 1

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from iceshelves.server.schemas.common import Body, Failure, Id, Moment, Named, Paging, Shown, Words
+from iceshelves.server.schemas.common import Asked, Failure, Id, Moment, Named, Paging, Shown, Words
 from iceshelves.store.queries.pages import Window
 
 OperationState = Literal["pending", "running", "succeeded", "failed", "cancelled", "timeout"]
@@ -20,7 +20,7 @@ class OperationQuery(Paging):
     deployment_id: Id | None = None
 
 
-class LogQuery(Body):
+class LogQuery(Asked):
     """Which log lines to list; ``after`` is the id of the last line that is known already."""
 
     after: Annotated[int, Field(ge=0, le=2**62)] = 0
