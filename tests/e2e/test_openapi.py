@@ -30,10 +30,18 @@ from iceshelves.core.settings import Settings
 from iceshelves.server.serve import serve
 serve(Settings(data=Path(sys.argv[1])), "127.0.0.1", 0, Path(sys.argv[2]))
 """
-# no schema can say which bytes are a packed egg
+# no schema can say which bytes are a packed egg, and none here says that one name of several is to be given
 _CONFIGURATION = """
 [[operations]]
 include-path = "/iceshelves/api/eggs/import"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/iceshelves/api/deploy"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/iceshelves/deploy"
 checks.positive_data_acceptance.enabled = false
 """
 # administrators of the first tenant and of another

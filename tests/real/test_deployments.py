@@ -1,4 +1,4 @@
-"""The main job on a real Incus: an egg becomes a configured instance, or says why not, and leaves no trace."""
+"""The main job on a real Incus: an egg becomes a configured instance, or says why not, without a trace."""
 
 from __future__ import annotations
 
@@ -144,9 +144,7 @@ STEPS = ("validate", "image", "resources", "create", "start", "guest", "cloud-in
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_server_goes_on(
-    incus_host: Host, tiny_image: str, tmp_path: Path, step: str
-) -> None:
+def test_killed_server_goes_on(incus_host: Host, tiny_image: str, tmp_path: Path, step: str) -> None:
     """SIGKILL in each step, or right behind it where the step is too quick to be met."""
     checks = [{"name": "slow", "command": ["sleep", "0.3"], "timeout": 20}]
     volumes = [{"name": "data", "path": "/data", "size": "64MiB"}]

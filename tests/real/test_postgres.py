@@ -48,9 +48,7 @@ def test_another_server_takes_a_dead_ones_work_over(postgres_url: str, tmp_path:
     try:
         guests = {"*": {"duration": 3.0, "output": [{"text": "begun"}]}}
         world = f"fake://shared?file={tmp_path / 'world.json'}"
-        one.post(
-            "/clusters", name="fake", provider="fake", endpoint_url=world, options={"guests": guests}
-        )
+        one.post("/clusters", name="fake", provider="fake", endpoint_url=world, options={"guests": guests})
         accepted = [
             one.post("/deploy", egg="hello-web", cluster="fake", instance_name=f"web-{number}")
             for number in range(5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,11 +32,7 @@ def read_local(path: Path) -> Egg:
 def egg_in_library(client: Client, text: str) -> str:
     """``NAME[@VERSION]`` of the egg that ``text`` means; one on the disk is imported first, which is told."""
     path = local_path(text)
-    if path is not None:
-        return import_egg(client, path)
-    if "@" not in text and Path(text).is_dir():
-        _check_known(client, text)
-    return text
+    return text if path is None else import_egg(client, path)
 
 
 def import_egg(client: Client, path: Path) -> str:
@@ -76,10 +74,12 @@ def in_library(name: str) -> str:
     return f"/api/eggs/{segment(name)}"
 
 
-def _check_known(client: Client, name: str) -> None:
-    """The usual slip: a directory is meant, and a name was written."""
+@contextlib.contextmanager
+def named(text: str) -> Iterator[None]:
+    """Around a call that names an egg: a directory written as a name, the usual slip, gets its hint."""
     try:
-        client.get(in_library(name))
+        yield
     except NotFound as error:
-        error.hint = f"If you mean the directory, write ./{name}"
+        if error.code == "egg_not_found" and Path(text).is_dir():
+            error.hint = f"If you mean the directory, write ./{text}"
         raise

@@ -57,7 +57,7 @@ class Description:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for route in routes:
             for method in (route.methods or set()) if route.include_in_schema else ():
-                _complete(document["paths"][route.path_format][method.lower()], route)
+                _complete(document["paths"][route.path_format][method.lower()], route, schemas)
         return document
 
     def text(self) -> bytes:
@@ -82,7 +82,7 @@ def _schemas(routes: list[GuardedRoute]) -> dict[str, Any]:
     return found
 
 
-def _complete(operation: dict[str, Any], route: GuardedRoute) -> None:
+def _complete(operation: dict[str, Any], route: GuardedRoute, schemas: dict[str, Any]) -> None:
     operation["responses"] = {
         **{str(answer.status): answer.describe() for answer in route.answers},
         **{str(status): _error(status) for status in _statuses(operation, route)},
@@ -96,7 +96,15 @@ def _complete(operation: dict[str, Any], route: GuardedRoute) -> None:
         parameter["schema"] = _without_null(parameter["schema"])
     if route.takes_forms:
         content = operation["requestBody"]["content"]
-        content["application/x-www-form-urlencoded"] = content["application/json"]
+        content["application/x-www-form-urlencoded"] = {"schema": _form(schemas, content["application/json"])}
+
+
+def _form(schemas: dict[str, Any], media: dict[str, Any]) -> dict[str, Any]:
+    """What of a JSON object a form can hold: single values, none of them null."""
+    model = schemas[media["schema"]["$ref"].rsplit("/", 1)[1]]
+    plain = {name: _without_null(schema) for name, schema in model["properties"].items()}
+    simple = {name: schema for name, schema in plain.items() if schema.get("type") not in ("object", "array")}
+    return {"type": "object", "properties": simple, "required": model["required"]}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
-from iceshelves.core.errors import IceShelvesError, InvalidInput
+from iceshelves.core.errors import IceShelvesError
 from iceshelves.deploy.states import OPEN
 from iceshelves.server import shown
 from iceshelves.server.call import Call
@@ -68,18 +68,10 @@ class Subject:
         return f"operation:{self.operation_id}" if self.operation_id else f"deployment:{self.deployment_id}"
 
 
-def read_place(cursor: str) -> Place:
-    """The place that ``Last-Event-ID`` names; the beginning if it is empty.  Raises :class:`InvalidInput`."""
-    if not cursor:
-        return Place()
-    match = re.fullmatch(PLACE, cursor)
-    if match is None:
-        raise InvalidInput(
-            f"{cursor[:40]!r} is not the id of an event.",
-            code="invalid_event_id",
-            hint="Send back the id of the last event that came, or none.",
-        )
-    return Place(int(match[1]), int(match[2]))
+def read_place(cursor: str | None) -> Place:
+    """The place that the id of an event names; the beginning where there is none that could be one."""
+    match = re.fullmatch(PLACE, cursor or "")
+    return Place(int(match[1]), int(match[2])) if match else Place()
 
 
 async def open_stream(call: Call, subject: Subject, place: Place) -> StreamingResponse:

@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from iceshelves.core.errors import InvalidInput, Temporary
 from iceshelves.store import schema
 
-
 #: without them every commit waits for the disk, and a second writer fails instead of waiting
 SQLITE_PRAGMAS: Final = (
     "journal_mode=WAL",

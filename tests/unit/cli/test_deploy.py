@@ -296,6 +296,12 @@ def test_a_directory_written_as_a_name_is_told_how_to_write_it(
     run: Any, ready: Any, egg_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(egg_directory.parent)
+    unknown = {
+        "error": "There is no egg 'mine'.",
+        "error_code": "egg_not_found",
+        "hint": "iceshelves egg list",
+    }
+    ready.on("POST", "/api/deploy", unknown, status=404)
     done = run("deploy", "mine", "local:web")
     assert done.code == 1
     assert "./mine" in done.err

@@ -101,6 +101,26 @@ def test_a_packed_egg_is_not_repaired(run: Any, broken: Path, tmp_path: Path) ->
     assert run("egg", "lint", str(packed), "--repair").code == 1
 
 
+def test_what_cannot_be_repaired_is_left_and_linted(run: Any, egg: Path) -> None:
+    template = TEMPLATE + "runcmd:\n  - echo a: b\n"
+    (egg / "cloud-init.yaml").write_text(template)
+    done = run("egg", "lint", str(egg), "--repair")
+    assert done.code == 1
+    assert "cloud-init.yaml:6: error:" in done.out
+    assert (egg / "cloud-init.yaml").read_text() == template
+
+
+def test_a_directory_written_as_a_name_is_told_how_to_write_it(
+    run: Any, server: Any, egg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(egg.parent)
+    unknown = {"error": "There is no egg 'mine'.", "error_code": "egg_not_found"}
+    server.on("GET", "/api/eggs/mine", unknown, status=404)
+    server.on("GET", "/api/eggs/mine/archive", unknown, status=404)
+    for command in ("show", "unpack"):
+        assert "./mine" in run("egg", command, "mine").err
+
+
 def test_rendering_takes_parameters_and_overrides(run: Any, egg: Path) -> None:
     done = run("egg", "render", str(egg), "-p", "motd=a: b", "--set", "timezone=UTC")
     assert done.code == 0

@@ -359,7 +359,8 @@ def test_bad_requests_change_nothing(plane: Plane) -> None:
 
 
 @pytest.mark.parametrize(
-    "overrides", [{"raw.lxc": "lxc.cap.drop ="}, {"security.privileged": "true"}, {"security.privileged": True}]
+    "overrides",
+    [{"raw.lxc": "lxc.cap.drop ="}, {"security.privileged": "true"}, {"security.privileged": True}],
 )
 def test_only_an_administrator_reaches_through_to_the_host(plane: Plane, overrides: dict[str, Any]) -> None:
     operator = Actor(1, 2, "op", Role.OPERATOR)
@@ -380,7 +381,11 @@ def test_secrets_are_not_in_logs_or_errors(play: Play) -> None:
     )
 
     async def story(plane: Plane) -> None:
-        guest = {"result": "error", "errors": ["bad hush-hush"], "output": [{"text": "login hush-hush failed"}]}
+        guest = {
+            "result": "error",
+            "errors": ["bad hush-hush"],
+            "output": [{"text": "login hush-hush failed"}],
+        }
         plane.world.rewrite({"guests": {"*": guest}})
         operation = await plane.ended(plane.deploy(egg=egg, parameters={"key": "hush-hush"}))
         assert operation.status == "failed"

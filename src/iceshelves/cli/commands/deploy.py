@@ -12,7 +12,7 @@ import click
 from iceshelves.cli.address import Place, deployment_id, find_deployment, new_place, place_of
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_deployment, complete_egg, complete_new_place
-from iceshelves.cli.eggs import egg_in_library
+from iceshelves.cli.eggs import egg_in_library, named
 from iceshelves.cli.output import Output, facts, output_options
 from iceshelves.cli.steps import duration
 from iceshelves.cli.values import Duration, assignments, mapping_from_file, overrides
@@ -132,7 +132,9 @@ def deploy(
         "profiles": list(profiles),
         **wishes,
     }
-    return _carry_out(app, place, app.client.post("/api/deploy", _given(body)), waiting, output)
+    with named(egg):
+        accepted = app.client.post("/api/deploy", _given(body))
+    return _carry_out(app, place, accepted, waiting, output)
 
 
 @click.command()
@@ -152,7 +154,8 @@ def update(
     """
     deployment = find_deployment(app.client, address)
     body = _given({"egg": egg_in_library(app.client, egg) if egg else None, **wishes})
-    accepted = app.client.post(f"/api/deployments/{deployment['id']}/update", body)
+    with named(egg or ""):
+        accepted = app.client.post(f"/api/deployments/{deployment['id']}/update", body)
     return _carry_out(app, place_of(deployment), accepted, waiting, output)
 
 

@@ -16,6 +16,7 @@ from iceshelves.cli.eggs import (
     import_egg,
     in_library,
     local_path,
+    named,
     read_local,
 )
 from iceshelves.cli.listing import told_if_cut
@@ -136,7 +137,10 @@ def render(
         "instance_name": instance_name,
     }
     path = local_path(name)
-    rendered = _render_here(path, wanted) if path else app.client.post(f"{in_library(name)}/render", wanted)
+    with named(name):
+        rendered = (
+            _render_here(path, wanted) if path else app.client.post(f"{in_library(name)}/render", wanted)
+        )
     if everything:
         click.echo(json.dumps(rendered, indent=2, ensure_ascii=False))
     else:
@@ -235,7 +239,8 @@ def list_eggs(
 def show(app: App, name: str, output: Output) -> None:
     """Show an egg, its parameters, and its README."""
     path = local_path(name)
-    found = _described(read_local(path)) if path else app.client.get(in_library(name))
+    with named(name):
+        found = _described(read_local(path)) if path else app.client.get(in_library(name))
     output.one(found, lambda: _text(found))
 
 
@@ -254,7 +259,10 @@ def _fetch(app: App, name: str) -> Egg:
     from iceshelves.eggs import unpack as unpacked
 
     path = local_path(name)
-    return read_local(path) if path else unpacked(app.client.get_bytes(f"{in_library(name)}/archive"))
+    if path:
+        return read_local(path)
+    with named(name):
+        return unpacked(app.client.get_bytes(f"{in_library(name)}/archive"))
 
 
 def _render_here(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,8 +295,11 @@ def _repair(path: Path) -> None:
             code="not_a_directory",
             hint=f"First: iceshelves egg unpack {path}",
         )
-    before = read_local(path).user_data
-    after = repair_quotes(before)
+    try:
+        before = read_local(path).user_data
+        after = repair_quotes(before)
+    except InvalidInput:
+        return  # a template, or broken in another way: what lint is about to say, and not for us to guess
     if after == before:
         return
     file.write_bytes(after)

@@ -31,7 +31,8 @@ EVENTS: Final = Other(
 )
 #: a place in a stream, as the id of an event gives it
 Cursor = Annotated[str | None, Query(pattern=PLACE, alias="last_event_id")]
-LastEventId = Annotated[str | None, Header(pattern=PLACE)]
+#: what a browser sends by itself when it comes back; the stream begins anew if it is not one of ours
+LastEventId = Annotated[str | None, Header()]
 
 routes = Routes("events")
 
@@ -41,7 +42,7 @@ async def watch_operation(
     call: Caller, operation: OperationId, last_event_id: LastEventId = None, resume: Cursor = None
 ) -> Response:
     """Watch an operation to its end."""
-    place = read_place(last_event_id or resume or "")
+    place = read_place(resume or last_event_id)
     return await open_stream(call, Subject(operation_id=operation), place)
 
 
@@ -50,5 +51,5 @@ async def watch_deployment(
     call: Caller, deployment: PathId, last_event_id: LastEventId = None, resume: Cursor = None
 ) -> Response:
     """Watch all operations of a deployment; this ends never."""
-    place = read_place(last_event_id or resume or "")
+    place = read_place(resume or last_event_id)
     return await open_stream(call, Subject(deployment_id=deployment), place)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Path
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -24,6 +25,12 @@ Moment = Annotated[
     PlainSerializer(clock.to_text, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000Z"]}),
 ]
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 # PostgreSQL's text has no place for NUL
 _NO_NUL = r"^[^\x00]*$"
 Words = Annotated[str, StringConstraints(max_length=200, pattern=_NO_NUL)]
@@ -31,7 +38,9 @@ Prose = Annotated[str, StringConstraints(max_length=10_000, pattern=_NO_NUL)]
 ObjectName = Annotated[
     str, StringConstraints(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")
 ]
-Id = Annotated[int, Field(ge=1, le=2**31 - 1)]
+#: in JSON 7.0 is a whole number too
+Whole = Annotated[int, BeforeValidator(_whole)]
+Id = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
 PathId = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]
 #: a number, a name, or ``name@version``
 EggPath = Annotated[
