@@ -97,8 +97,10 @@ def _command(command: click.Command, path: list[str]) -> Iterator[str]:
         yield "| option | |\n|---|---|"
         yield "\n".join(_row(option, context) for option in options) + "\n"
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _command(inner, [*path, name])
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            if inner is not None:
+                yield from _command(inner, [*path, name])
 
 
 def _row(option: click.Option, context: click.Context) -> str:

@@ -30,20 +30,17 @@ from iceshelves.core.settings import Settings
 from iceshelves.server.serve import serve
 serve(Settings(data=Path(sys.argv[1])), "127.0.0.1", 0, Path(sys.argv[2]))
 """
-# no schema can say which bytes are a packed egg, and none here says that one name of several is to be given
-_CONFIGURATION = """
+# no schema can say which bytes are a packed egg, which templates there are, where a cluster can be, or that
+# one name of several is to be given
+_CONFIGURATION = "".join(
+    f"""
 [[operations]]
-include-path = "/iceshelves/api/eggs/import"
-checks.positive_data_acceptance.enabled = false
-
-[[operations]]
-include-path = "/iceshelves/api/deploy"
-checks.positive_data_acceptance.enabled = false
-
-[[operations]]
-include-path = "/iceshelves/deploy"
+include-path = "/iceshelves{path}"
+include-method = "POST"
 checks.positive_data_acceptance.enabled = false
 """
+    for path in ("/api/eggs/import", "/api/eggs", "/api/clusters", "/api/deploy", "/deploy")
+)
 # administrators of the first tenant and of another
 _IDENTITIES = """
 import sys

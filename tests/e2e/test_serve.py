@@ -18,6 +18,10 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from iceshelves.core.errors import NotFound
+from iceshelves.core.settings import Settings
+from iceshelves.server.serve import renew_admin_token
+
 _SERVE = """
 import sys
 from pathlib import Path
@@ -88,6 +92,17 @@ def test_the_first_token_is_shown_once(start: Callable[..., Process], tmp_path: 
     assert ask(again.port, token, "GET", "/api/whoami")["role"] == "admin"
     _, said = again.stop()
     assert said == ""
+
+
+def test_the_token_is_renewed_beside_a_running_server(start: Callable[..., Process], tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        renew_admin_token(Settings(data=tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+    server = start(tmp_path / "data", token_file=tmp_path / "token")
+    renewed = renew_admin_token(Settings(data=tmp_path / "data"))
+    assert ask(server.port, renewed.reveal(), "GET", "/api/whoami")["role"] == "admin"
+    former = (tmp_path / "token").read_text().strip()
+    assert ask(server.port, former, "GET", "/api/whoami")["error_code"] == "invalid_token"
 
 
 def test_the_token_file_is_for_its_owner_alone(start: Callable[..., Process], tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_killed_server_goes_on(incus_host: Host, tiny_image: str, tmp_path: Path
         assert server.logs(accepted["deployment_id"]).count("begun") == 1
         followers = incus_host.incus("exec", "killed", "--", "ps").stdout
         assert "tail" not in followers
-        assert running_operations(incus_host) == []
+        wait_until(lambda: running_operations(incus_host) == [], "the end of Incus' own work", 10)
         delete(server, accepted["deployment_id"])
 
 

@@ -60,6 +60,17 @@ def import_egg(client: Client, path: Path) -> str:
     return f"{answer['name']}@{answer['version']}"
 
 
+def fetch(client: Client, text: str) -> Egg:
+    """The egg that ``text`` means, wherever it is."""
+    from iceshelves.eggs import unpack
+
+    path = local_path(text)
+    if path:
+        return read_local(path)
+    with named(text):
+        return unpack(client.get_bytes(f"{in_library(text)}/archive"))
+
+
 def finding_text(finding: Finding, path: Path) -> str:
     """One finding; its file is told as seen from here."""
     place = f"{path / finding.file if path.is_dir() else f'{path}:{finding.file}'}:{finding.line}"

@@ -130,6 +130,13 @@ class _Input:
             os.write(self._wake, bytes([number]))
 
     def _pass_on(self) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        # a command that has ended needs no more input, and the main thread knows how it ended
+        with contextlib.suppress(ConnectionClosed):
+            self._pass_on_until_told()
+
+    def _pass_on_until_told(self) -> None:
         with selectors.SelectSelector() as selector:  # unlike epoll it takes plain files, too
             selector.register(self._wakes, selectors.EVENT_READ, "wake")
             if self._command.stdin:

@@ -71,7 +71,6 @@ class DbosEngine:
             "executor_id": self._executor,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "ERROR",
-            "notification_listener_polling_interval_sec": 30.0,
         }
         DBOS(config=config)
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from iceshelves import __version__
 from iceshelves.core import log
-from iceshelves.core.errors import Conflict, InvalidInput
+from iceshelves.core.errors import Conflict, InvalidInput, NotFound
 from iceshelves.core.secret import Secret
 from iceshelves.core.settings import Settings
 
@@ -53,6 +53,28 @@ def serve(settings: Settings, host: str, port: int, admin_token_file: Path | Non
         server = _Server(create_app(control), address)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(server.serve([listener]))
+
+
+def renew_admin_token(settings: Settings) -> Secret:
+    """A new token for the administrator; the former ones end.  Works beside a running server.
+
+    Raises :class:`NotFound` ``no_database`` where no server has ever run.
+    """
+    from iceshelves.access import bootstrap
+    from iceshelves.store.database import Database, sqlite_url
+
+    file = settings.data / "iceshelves.db"
+    if settings.database_url is None and not file.is_file():
+        raise NotFound(
+            f"No server has kept its data in {settings.data}.",
+            code="no_database",
+            hint="Give the folder that 'iceshelves serve' was started with: --data FOLDER",
+        )
+    database = Database(settings.database_url or sqlite_url(file))
+    try:
+        return bootstrap.renew_admin_token(database)
+    finally:
+        database.close()
 
 
 class _Server(uvicorn.Server):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedOK
 
 from iceshelves.cli.terminal import Command, converse
 from iceshelves.core.errors import Failed, Temporary
@@ -70,6 +71,28 @@ def test_what_is_typed_goes_there_and_so_does_its_end(stdin: int) -> None:
 
     assert converse(FakeSocket(hear), Command(("cat",))) == 0
     assert received == [b"typed \x00\xff", b""]
+
+
+def test_input_for_a_command_that_has_ended_is_dropped_without_a_word(
+    stdin: int, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr("threading.excepthook", lambda failure: ended.append(str(failure.exc_value)))
+
+    class ClosedSocket(FakeSocket):
+        def send(self, message: str | bytes) -> None:
+            super().send(message)
+            if message == b"late":
+                raise ConnectionClosedOK(None, None)
+
+    def hear(socket: FakeSocket) -> str:
+        socket.next()
+        os.write(stdin, b"late")
+        assert socket.next() == b"late"
+        return '{"exit": 0}'
+
+    assert converse(ClosedSocket(hear), Command(("true",))) == 0
+    assert ended == []
 
 
 def test_without_standard_input_its_end_is_told_at_once(stdin: int) -> None:

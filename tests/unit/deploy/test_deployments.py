@@ -278,7 +278,7 @@ def test_one_that_hangs_delays_none_of_the_others(play: Play) -> None:
 def test_the_clusters_limit_holds(play: Play) -> None:
     async def story(plane: Plane) -> None:
         plane.control._limits[plane.cluster_id] = 3
-        plane.world.rewrite({"delays": {"create": 0.02}})
+        plane.world.rewrite({"delays": {"create": 0.1}})
         egg_id = plane.add_egg()
         for accepted in [plane.deploy(f"web-{n}", egg_id=egg_id) for n in range(12)]:
             assert (await plane.ended(accepted)).status == "succeeded"

@@ -37,7 +37,7 @@ class Axe:
 
 
 class _Tapped:
-    """A provider whose every call is a moment, before and after."""
+    """A provider whose every call is a moment, once it has had its effect."""
 
     def __init__(self, inner: Any, axe: Axe) -> None:
         self._inner = inner
@@ -57,7 +57,6 @@ class _Tapped:
             return method
 
         async def tapped(*arguments: Any, **named: Any) -> Any:
-            self._axe.moment(f"before {name}()")
             result = await method(*arguments, **named)
             self._axe.moment(f"after {name}()")
             return result

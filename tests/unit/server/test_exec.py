@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from iceshelves.core.errors import Failed
+from iceshelves.core.errors import Conflict, Failed
 from iceshelves.providers.base import ExecRequest, OutputStream
 
 
@@ -35,6 +35,8 @@ class Echo:
             yield "stdout", data
 
     async def write(self, data: bytes) -> None:
+        if self.request.command[0] == "head":
+            raise Conflict("The program no longer reads its input.", code="input_closed")
         self.said.put_nowait(data)
 
     async def resize(self, columns: int, rows: int) -> None:
@@ -120,6 +122,16 @@ def test_a_terminal_is_resized_and_signalled(connect: Any, guest: EchoGuest) -> 
         assert json.loads(socket.receive_text()) == {"exit": 130}
     session = guest.sessions[0]
     assert (session.request.terminal, session.sizes, session.signals) == ((80, 24), [(120, 40)], [2])
+
+
+def test_a_program_that_does_not_read_its_input_ends_as_it_does(connect: Any, guest: EchoGuest) -> None:
+    with connect() as socket:
+        socket.send_text(json.dumps({"command": ["head"]}))
+        socket.receive_bytes()
+        for data in (b"dropped", b"too", b""):
+            socket.send_bytes(data)
+        socket.send_text(json.dumps({"signal": 13}))
+        assert json.loads(socket.receive_text()) == {"exit": 141}
 
 
 def test_a_client_that_goes_away_ends_its_program(connect: Any, guest: EchoGuest) -> None:

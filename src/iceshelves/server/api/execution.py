@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from iceshelves.access import audit
 from iceshelves.access.policy import Permission
 from iceshelves.core.bounded import load_json
-from iceshelves.core.errors import IceShelvesError, InvalidInput, NotFound
+from iceshelves.core.errors import Conflict, IceShelvesError, InvalidInput, NotFound
 from iceshelves.core.log import logger
 from iceshelves.core.secret import Secret
 from iceshelves.providers.base import ExecRequest, ExecSession
@@ -177,9 +177,16 @@ async def _carry_in(socket: WebSocket, session: ExecSession) -> None:
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         if message.get("bytes") is not None:
-            await session.write(message["bytes"])
+            await _write(session, message["bytes"])
         else:
             await _control(session, message.get("text") or "")
+
+
+async def _write(session: ExecSession, data: bytes) -> None:
+    try:
+        await session.write(data)
+    except Conflict as closed:  # a program need not read all of its input: what is left is dropped
+        _log.debug("input is dropped: %s", closed)
 
 
 async def _control(session: ExecSession, text: str) -> None:

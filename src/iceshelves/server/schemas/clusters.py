@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from iceshelves.server.schemas.common import Body, Moment, ObjectName, Prose, Shown, Whole, Words
+from iceshelves.server.schemas.common import WHOLE, Body, Moment, ObjectName, Prose, Shown, Words
 
 
 class ClusterItem(Shown):
@@ -63,7 +63,7 @@ class NewClusterBody(Body):
     connection_method: Words = "unix-socket"
     endpoint_url: Words = ""
     project: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9._-]+$")] = "default"
-    max_operations: Annotated[Whole, Field(ge=1, le=1000)] | None = None
+    max_operations: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 

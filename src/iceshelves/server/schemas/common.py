@@ -39,8 +39,8 @@ ObjectName = Annotated[
     str, StringConstraints(max_length=63, pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")
 ]
 #: in JSON 7.0 is a whole number too
-Whole = Annotated[int, BeforeValidator(_whole)]
-Id = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
+WHOLE = BeforeValidator(_whole)
+Id = Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE]
 PathId = Annotated[int, Path(ge=1, le=2**31 - 1, examples=[1])]
 #: a number, a name, or ``name@version``
 EggPath = Annotated[
