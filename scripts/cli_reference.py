@@ -58,11 +58,11 @@ An error reads
 | 0 | it worked; what was waited for succeeded |
 | 1 | an error, or what was waited for failed or took too long; `egg lint`: errors; `egg diff`: they differ |
 | 2 | the command line is wrong |
-| 130 | what was waited for was cancelled, or you left it alone with Ctrl-C |
+| 130 | what was waited for was cancelled, or you stopped waiting with Ctrl-C |
 | any | `exec` and `shell`: the status of the command in the guest |
 
 While a command waits, Ctrl-C cancels the work on the server and goes on waiting for its end. Ctrl-C
-again leaves it alone: the operation goes on, and `iceshelves operation watch ID` comes back to it. A
+again does not wait for that: `iceshelves operation watch ID` comes back to it, and `--no-wait` never waits. A
 lost connection is resumed where it was; the server may be restarted meanwhile. Every change carries an
 idempotency key, so that one whose answer was lost is sent again without being done twice.
 

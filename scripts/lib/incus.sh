@@ -40,6 +40,24 @@ allow_ids() {
   done
 }
 
+# keep_ids_of_root COMMAND...: run it, then take away what it added for root in these files.  LXD's package gives
+# root a second range, with which Incus can no longer start a container.  A first and only range is kept.
+keep_ids_of_root() {
+  local file line code=0 mended=''
+  local -A before
+  for file in /etc/subuid /etc/subgid; do before[$file]=$(grep -s '^root:' "$file" || true); done
+  "$@" || code=$?
+  for file in "${!before[@]}"; do
+    [[ -n ${before[$file]} ]] || continue
+    while read -r line; do
+      as_root sed -i "/^$line\$/d" "$file"
+      mended=yes
+    done < <(grep '^root:' "$file" | grep -vxF "${before[$file]}")
+  done
+  if [[ -n $mended ]] && systemd_runs; then as_root systemctl try-restart lxd.service; fi
+  return "$code"
+}
+
 # Incus' package raises the number of inotify instances, which twenty guests use up; only systemd reads that.
 allow_many_guests() {
   local setting=/proc/sys/fs/inotify/max_user_instances

@@ -1,7 +1,7 @@
-"""One bed for each provider that the contract is checked on: the fake, and a real Incus where there is one.
+"""One bed for each provider that the contract is checked on: the fake, and a real Incus and LXD.
 
-``ICESHELVES_TEST_INCUS`` may name the socket of an Incus that has the image ``tiny``; otherwise a host
-is started for the tests.
+``ICESHELVES_TEST_INCUS`` and ``ICESHELVES_TEST_LXD`` may name the socket of a daemon that has the image
+``tiny``; otherwise a host is started for the tests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from iceshelves.providers.connection import Connection, Scenario, UnixSocket
 from iceshelves.providers.fake.world import forget_world
 from iceshelves.providers.registry import open_provider
 from testbed import images
-from testbed.hosts import missing_for_hosts, running_host
+from testbed.hosts import INCUS, LXD, Hypervisor, missing_for_hosts, running_host
 
 
 @pytest.fixture(scope="session")
@@ -28,24 +28,35 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def incus_socket() -> Iterator[str]:
     """The socket of an Incus that holds the image ``tiny``."""
-    if given := os.environ.get("ICESHELVES_TEST_INCUS"):
+    yield from _socket_of(INCUS)
+
+
+@pytest.fixture(scope="session")
+def lxd_socket() -> Iterator[str]:
+    """The socket of an LXD that holds the image ``tiny``."""
+    yield from _socket_of(LXD)
+
+
+def _socket_of(hypervisor: Hypervisor) -> Iterator[str]:
+    if given := os.environ.get(f"ICESHELVES_TEST_{hypervisor.family.upper()}"):
         yield given
         return
-    if reason := missing_for_hosts() or images.missing_for_tiny():
-        pytest.skip(f"a real Incus: {reason}")
+    if reason := missing_for_hosts(hypervisor) or images.missing_for_tiny():
+        pytest.skip(f"a real {hypervisor.family}: {reason}")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    with running_host(f"iscontract-{os.getpid()}-{worker}") as host:
+    with running_host(f"iscontract-{hypervisor.family}-{os.getpid()}-{worker}", hypervisor) as host:
         host.import_image(images.tiny_files(), "tiny")
         yield str(host.socket)
 
 
-@pytest.fixture(params=["fake", "incus"])
+@pytest.fixture(params=["fake", "incus", "lxd"])
 def connection(request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection]]:
-    if request.param == "incus":
-        yield "incus", UnixSocket(request.getfixturevalue("incus_socket"), image_servers=())
+    family: str = request.param
+    if family != "fake":
+        yield family, UnixSocket(request.getfixturevalue(f"{family}_socket"), image_servers=())
         return
     world = f"contract-{uuid.uuid4().hex[:8]}"
-    yield "fake", Scenario(world, script=FAKE_SCRIPT)
+    yield family, Scenario(world, script=FAKE_SCRIPT)
     forget_world(world)
 
 

@@ -26,6 +26,9 @@ class IdleEngine:
 
     async def submit(self, operation_id: str) -> None: ...
 
+    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
+        return dict.fromkeys(operation_ids, True)
+
     async def forget(self, operation_ids: Sequence[str]) -> None: ...
 
     async def stop(self) -> None: ...

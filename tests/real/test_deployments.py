@@ -8,11 +8,19 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from iceshelves.eggs import egg_from_files, pack
+from real.deploying import (
+    check_nothing_is_left,
+    custom_volumes,
+    delete,
+    deploy,
+    deploy_update_and_take_back_a_page,
+    egg,
+    names,
+    running_operations,
+)
 from testbed.hosts import Host, wait_until
 from testbed.server import Server, running_server
 
@@ -28,72 +36,11 @@ def server(incus_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def nothing_left(incus_host: Host) -> Iterator[None]:
     """Each test must leave Incus as it found it."""
     yield
-    left = names(incus_host)
-    for name in left:
-        incus_host.incus("delete", "--force", name)
-    volumes = custom_volumes(incus_host)
-    for volume in volumes:
-        incus_host.incus("storage", "volume", "delete", "default", volume)
-    assert (left, volumes) == ([], [])
-
-
-def names(host: Host) -> list[str]:
-    return host.incus("list", "--format=csv", "--columns=n").stdout.split()
-
-
-def custom_volumes(host: Host) -> list[str]:
-    listed = host.incus("storage", "volume", "list", "default", "--format=json").stdout
-    return [volume["name"] for volume in json.loads(listed) if volume["type"] == "custom"]
-
-
-def running_operations(host: Host) -> list[str]:
-    found = json.loads(host.incus("query", "/1.0/operations?recursion=1").stdout)
-    return [operation["description"] for operation in found.get("running") or []]
-
-
-def egg(name: str, user_data: str, **metadata: Any) -> bytes:
-    fields = {"name": name, "version": "1.0.0", "description": "for a test", "category": "base",
-              "egg_type": "lxd-container", **metadata}  # fmt: skip
-    return bytes(
-        pack(
-            egg_from_files(
-                {"metadata.json": json.dumps(fields).encode(), "cloud-init.yaml": user_data.encode()}
-            )
-        )
-    )
-
-
-def deploy(server: Server, egg_name: str, name: str, image: str, **more: Any) -> dict[str, Any]:
-    return server.post("/deploy", egg=egg_name, cluster="real", instance_name=name, image=image, **more)
-
-
-def delete(server: Server, deployment_id: int) -> None:
-    answer = server.call("DELETE", f"/deployments/{deployment_id}")
-    assert answer.status == 202, answer
-    assert server.wait(answer.body["operation_id"])["status"] == "succeeded"
+    check_nothing_is_left(incus_host)
 
 
 def test_the_page_is_served(server: Server, incus_host: Host, debian_image: str) -> None:
-    accepted = deploy(server, "hello-web", "hello", debian_image, parameters={"greeting": "Grüß Gott"})
-    operation = server.wait(accepted["operation_id"])
-    assert operation["status"] == "succeeded", operation["error"]
-    info = server.get(f"/deployments/{accepted['deployment_id']}")["instance_info"]
-    page = incus_host.exec("python3", "-c", _FETCH, f"http://{info['ipv4'][0]}/").stdout
-    assert "Grüß Gott" in page
-    config = json.loads(incus_host.incus("query", "/1.0/instances/hello").stdout)["config"]
-    assert config["user.iceshelves.egg"].startswith("hello-web@")
-
-    # a new revision in place keeps the address, and can be taken back
-    update = server.post(f"/deployments/{accepted['deployment_id']}/update", parameters={"greeting": "Moin"})
-    assert server.wait(update["operation_id"])["status"] == "succeeded"
-    assert "Moin" in incus_host.exec("python3", "-c", _FETCH, f"http://{info['ipv4'][0]}/").stdout
-    back = server.post(f"/deployments/{accepted['deployment_id']}/rollback")
-    assert server.wait(back["operation_id"])["status"] == "succeeded"
-    assert "Grüß Gott" in incus_host.exec("python3", "-c", _FETCH, f"http://{info['ipv4'][0]}/").stdout
-    delete(server, accepted["deployment_id"])
-
-
-_FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())"
+    deploy_update_and_take_back_a_page(server, incus_host, debian_image)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +82,7 @@ def test_volumes_outlive_a_new_revision(server: Server, incus_host: Host, tiny_i
     assert server.wait(accepted["operation_id"])["status"] == "succeeded"
     update = server.post(f"/deployments/{accepted['deployment_id']}/update")
     assert server.wait(update["operation_id"])["status"] == "succeeded"
-    assert len(incus_host.incus("exec", "keeper-1", "--", "cat", "/data/boots").stdout.splitlines()) == 2
+    assert len(incus_host.cli("exec", "keeper-1", "--", "cat", "/data/boots").stdout.splitlines()) == 2
     delete(server, accepted["deployment_id"])
 
 
@@ -158,10 +105,10 @@ def test_killed_server_goes_on(incus_host: Host, tiny_image: str, tmp_path: Path
         assert operation["status"] == "succeeded", operation["error"]
         assert names(incus_host) == ["killed"]
         assert custom_volumes(incus_host) == ["killed-data"]
-        ran = incus_host.incus("exec", "killed", "--", "cat", "/root/ran").stdout
+        ran = incus_host.cli("exec", "killed", "--", "cat", "/root/ran").stdout
         assert len(ran.splitlines()) == 1
         assert server.logs(accepted["deployment_id"]).count("begun") == 1
-        followers = incus_host.incus("exec", "killed", "--", "ps").stdout
+        followers = incus_host.cli("exec", "killed", "--", "ps").stdout
         assert "tail" not in followers
         wait_until(lambda: running_operations(incus_host) == [], "the end of Incus' own work", 10)
         delete(server, accepted["deployment_id"])

@@ -1,4 +1,4 @@
-"""The Incus provider where the line is bad, the daemon away, the image without cloud-init, or LXD older."""
+"""The Incus provider where the line is bad, the daemon away, or the image without cloud-init."""
 
 from __future__ import annotations
 
@@ -21,49 +21,22 @@ from iceshelves.providers.base import (
     ExecRequest,
     InstanceSpec,
     InventoryEvent,
-    Mark,
-    Provider,
-    Volume,
     require,
 )
 from iceshelves.providers.connection import ImageServer, UnixSocket
 from iceshelves.providers.incus import events
 from iceshelves.providers.incus.provider import IncusProvider
-from iceshelves.providers.incus.server import Server
+from real.driving import MARK, connected, instance
 from real.incus_proxy import Proxy, proxied
 from testbed import images as test_images
 from testbed.hosts import Host
 
 pytestmark = pytest.mark.anyio
 
-MARK = Mark("real", "dep", "op1", 1, "web@1.0.0")
-
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@asynccontextmanager
-async def connected(socket: object) -> AsyncIterator[Provider]:
-    provider = IncusProvider("incus", UnixSocket(str(socket), image_servers=()))
-    try:
-        yield provider
-    finally:
-        await provider.close()
-
-
-@asynccontextmanager
-async def instance(provider: Provider, name: str, image: str = "tiny") -> AsyncIterator[InstanceSpec]:
-    found = await require(provider, base.Images).resolve(image, "container")
-    spec = InstanceSpec(name, "container", found, MARK)
-    lifecycle = require(provider, base.Lifecycle)
-    await lifecycle.create(spec)
-    try:
-        yield spec
-    finally:
-        await lifecycle.delete(name, MARK)
-        await require(provider, base.Volumes).delete_all(MARK)
 
 
 async def test_no_operation_is_ever_read(incus_host: Host, tiny_image: str, tmp_path: Path) -> None:
@@ -317,63 +290,7 @@ async def test_a_download_is_shared_told_and_cancelled_with_its_last_user(
             assert len({fraction for fraction in told if fraction}) > 5
         finally:
             await provider.close()
-        incus_host.incus("image", "delete", fetched[0].fingerprint)
-
-
-# As on LXD 5.0, which cannot rebuild: an Incus that says it cannot is driven the same way.
-
-
-@pytest.fixture
-def without_rebuild(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Server.probe
-
-    async def probe(self: Server) -> base.ServerInfo:
-        info = await read(self)
-        self._info = replace(info, features=info.features - {"instances_rebuild"})
-        return self._info
-
-    monkeypatch.setattr(Server, "probe", probe)
-
-
-async def address_of(provider: Provider, name: str) -> str:
-    guest = require(provider, base.Guest)
-    async with asyncio.timeout(15):
-        while not (found := await guest.addresses(name)):
-            await asyncio.sleep(0.1)
-    return found[0]
-
-
-@pytest.mark.parametrize("cut_after", [None, 0.05, 0.3, 0.8, 1.2])
-async def test_a_replacement_keeps_address_and_volume_however_often_it_is_cut_off(
-    incus_host: Host, tiny_image: str, without_rebuild: None, cut_after: float | None
-) -> None:
-    async with connected(incus_host.socket) as provider, instance(provider, "replaced") as made:
-        lifecycle, guest = require(provider, base.Lifecycle), require(provider, base.Guest)
-        await lifecycle.delete(made.name, MARK)
-        volume = Volume("data", "/srv/data", 1024 * 1024)
-        device = await require(provider, base.Volumes).ensure(made.name, volume, MARK)
-        spec = replace(made, devices={"data": device})
-        await lifecycle.create(spec)
-        await lifecycle.start(spec.name)
-        before = await address_of(provider, spec.name)
-        await guest.write_file(spec.name, "/srv/data/kept", b"kept", 0o600)
-        await guest.write_file(spec.name, "/root/old", b"old", 0o600)
-        newer = replace(spec, mark=replace(MARK, operation="op2", revision=2), config={"user.x": "y"})
-        if cut_after is not None:
-            task = asyncio.create_task(require(provider, base.Reconfiguration).rebuild(newer))
-            await asyncio.sleep(cut_after)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        async with connected(incus_host.socket) as another:
-            rebuilt = await require(another, base.Reconfiguration).rebuild(newer)
-        assert (rebuilt.mark, rebuilt.settled, rebuilt.config) == (newer.mark, True, {"user.x": "y"})
-        await lifecycle.start(spec.name)
-        assert await address_of(provider, spec.name) == before
-        assert await guest.read_file(spec.name, "/srv/data/kept", 10) == b"kept"
-        with pytest.raises(NotFound):
-            await guest.read_file(spec.name, "/root/old", 10)
-        names = [found.name for found in await require(provider, base.Inventory).instances()]
-        assert names == [spec.name]
+        incus_host.cli("image", "delete", fetched[0].fingerprint)
 
 
 # Somebody else at the other end

@@ -1,7 +1,7 @@
 """Machines for tests: each has its own mounts, network, processes, name and control groups on this machine.
 
-A :class:`Host` runs a real Incus that no other test, and no daemon of the developer's machine, can see or be
-seen by.  It ends as a machine whose plug is pulled: one SIGKILL to its PID 1, and everything in
+A :class:`Host` runs a real Incus or LXD that no other test, and no daemon of the developer's machine, can see
+or be seen by.  It ends as a machine whose plug is pulled: one SIGKILL to its PID 1, and everything in
 it is gone, network cards and mounts included.  The same happens when the test process itself dies.
 
 A host is tied to this machine by a pair of network cards with an address at either end, so that tests reach
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-INCUSD: Final = Path("/usr/libexec/incus/incusd")
 HOST_NETWORKS: Final = IPv4Network("10.67.0.0/16")
 _ROOMY: Final = 4 * 1024**3
 _PR_SET_PDEATHSIG: Final = 1
@@ -37,15 +36,31 @@ class TestbedError(Exception):
     """A part of the test bed did not start; the message carries its log."""
 
 
-def missing_for_hosts() -> str | None:
-    """Why hosts cannot be started here, naming exactly what is missing; ``None`` when nothing is."""
+@dataclass(frozen=True)
+class Hypervisor:
+    """A daemon that a host can run: its program, its own client, and what it takes its directory from."""
+
+    family: str
+    daemon: Path
+    client: str
+    directory: str
+    first_setup: tuple[str, ...]
+
+
+INCUS: Final = Hypervisor(
+    "incus", Path("/usr/libexec/incus/incusd"), "incus", "INCUS_DIR", ("incus", "admin", "init", "--preseed")
+)
+LXD: Final = Hypervisor("lxd", Path("/usr/bin/lxd"), "lxc", "LXD_DIR", ("lxd", "init", "--preseed"))
+
+
+def missing_for_hosts(hypervisor: Hypervisor = INCUS) -> str | None:
+    """Why hosts with it cannot be started here, naming exactly what is missing; ``None`` when nothing is."""
     if os.geteuid() != 0:
         return "needs root"
-    absent = [
-        tool for tool in ("unshare", "nsenter", "ip", "nft", "incus", "dnsmasq") if not shutil.which(tool)
-    ]
-    if not INCUSD.exists():
-        absent.append(str(INCUSD))
+    tools = ("unshare", "nsenter", "ip", "nft", "dnsmasq", hypervisor.client)
+    absent = [tool for tool in tools if not shutil.which(tool)]
+    if not hypervisor.daemon.exists():
+        absent.append(str(hypervisor.daemon))
     if absent:
         return "not installed: " + ", ".join(absent)
     refused = subprocess.run(
@@ -194,9 +209,10 @@ class Forwarding:
 
 @dataclass
 class Host:
-    """One isolated machine with an Incus daemon.  ``name`` is its host name, unique on this machine."""
+    """One isolated machine with a daemon.  ``name`` is its host name, unique on this machine."""
 
     name: str
+    hypervisor: Hypervisor = INCUS
     root: Path = field(default_factory=lambda: scratch_directory("host"))
     cable: Cable | None = None
     _unshare: subprocess.Popen[bytes] | None = None
@@ -278,51 +294,50 @@ class Host:
     # ---- its daemon
 
     @property
-    def incus_dir(self) -> Path:
+    def daemon_directory(self) -> Path:
         """The daemon's own directory."""
-        return self.root / "incus"
+        return self.root / self.hypervisor.family
 
     @property
     def socket(self) -> Path:
         """The daemon's API socket, reachable from outside the host."""
-        return self.incus_dir / "unix.socket"
+        return self.daemon_directory / "unix.socket"
 
     def start_daemon(self) -> None:
-        """Start Incus and wait until it answers."""
-        self.incus_dir.mkdir(mode=0o711, exist_ok=True)
-        log = self.root / "incusd.log"
+        """Start the daemon and wait until it answers."""
+        self.daemon_directory.mkdir(mode=0o711, exist_ok=True)
+        log = self.root / "daemon.log"
         self.exec(
             "sh", "-c",
-            'setsid env INCUS_DIR="$1" PATH=/usr/libexec/incus:$PATH "$2" --group root --logfile "$3" '
-            '</dev/null >"$3.out" 2>&1 & echo $! >"$1.pid"',
-            "sh", str(self.incus_dir), str(INCUSD), str(log),
+            'setsid env "$1" PATH=/usr/libexec/incus:$PATH "$2" --group root --logfile "$3" '
+            '</dev/null >"$3.out" 2>&1 & echo $! >"$3.pid"',
+            "sh", self._environment, str(self.hypervisor.daemon), str(log),
         )  # fmt: skip
-        self._wait_for(self._daemon_answers, "incusd", log)
+        self._wait_for(self._daemon_answers, self.hypervisor.daemon.name, log)
 
     def kill_daemon(self) -> None:
-        """End Incus with SIGKILL; its guests go on running."""
-        script = 'pid=$(cat "$1.pid"); kill -9 "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done'
-        self.exec("sh", "-c", script, "sh", str(self.incus_dir))
+        """End the daemon with SIGKILL; its guests go on running."""
+        script = 'pid=$(cat "$1"); kill -9 "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done'
+        self.exec("sh", "-c", script, "sh", str(self.root / "daemon.log.pid"))
 
     def restart_daemon(self) -> None:
-        """Kill Incus and start it again."""
+        """Kill the daemon and start it again."""
         self.kill_daemon()
         self.start_daemon()
 
-    def incus(
+    def cli(
         self, *arguments: str, stdin: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Incus' own command line, as an independent witness of what IceShelves did."""
-        program = ("env", f"INCUS_DIR={self.incus_dir}", f"HOME={self.root}", "incus", "--force-local")
-        return self.exec(*program, *arguments, stdin=stdin, check=check)
+        """The hypervisor's own command line, as an independent witness of what IceShelves did."""
+        return self._own(self.hypervisor.client, "--force-local", *arguments, stdin=stdin, check=check)
 
     def set_up(self) -> None:
-        """Give a new Incus a pool, a bridge and a default profile, as its own first-time set-up would."""
-        self.incus("admin", "init", "--preseed", stdin=_PRESEED)
+        """Give a new daemon a pool, a bridge and a default profile, as its own first-time set-up would."""
+        self._own(*self.hypervisor.first_setup, stdin=_PRESEED)
 
     def import_image(self, files: tuple[Path, Path], alias: str) -> None:
         """Import an image from its metadata and its root file system."""
-        self.incus("image", "import", *map(str, files), "--alias", alias)
+        self.cli("image", "import", *map(str, files), "--alias", alias)
 
     # ---- inside
 
@@ -332,7 +347,16 @@ class Host:
         return unplugged and all(_remove_cgroup(top / self.name) for top in _cgroup_hierarchies())
 
     def _daemon_answers(self) -> bool:
-        return self.socket.exists() and self.incus("query", "/1.0", check=False).returncode == 0
+        return self.socket.exists() and self.cli("query", "/1.0", check=False).returncode == 0
+
+    @property
+    def _environment(self) -> str:
+        return f"{self.hypervisor.directory}={self.daemon_directory}"
+
+    def _own(
+        self, *command: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        return self.exec("env", self._environment, f"HOME={self.root}", *command, stdin=stdin, check=check)
 
     def _inside(self, command: Sequence[str]) -> list[str]:
         hierarchies = " ".join(f"{hierarchy}/{self.name}" for hierarchy in _cgroup_hierarchies())
@@ -366,21 +390,21 @@ _PRESEED: Final = """\
 config: {images.auto_update_interval: "0"}
 storage_pools: [{name: default, driver: dir}]
 networks:
-- name: incusbr0
+- name: testbr0
   type: bridge
   config: {ipv4.address: 10.68.0.1/22, ipv4.nat: "true", ipv6.address: none}
 profiles:
 - name: default
   devices:
     root: {type: disk, path: /, pool: default}
-    eth0: {type: nic, name: eth0, network: incusbr0}
+    eth0: {type: nic, name: eth0, network: testbr0}
 """
 
 
 @contextlib.contextmanager
-def running_host(name: str) -> Iterator[Host]:
-    """A host with an Incus that is set up, for as long as the block lasts."""
-    host = Host(name)
+def running_host(name: str, hypervisor: Hypervisor = INCUS) -> Iterator[Host]:
+    """A host with a daemon that is set up, for as long as the block lasts."""
+    host = Host(name, hypervisor)
     try:
         host.start()
         host.set_up()

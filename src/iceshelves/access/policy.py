@@ -61,7 +61,7 @@ class Actor:
     def need(self, permission: Permission) -> None:
         """Raise :class:`Denied` unless the actor's role grants ``permission``."""
         if not self.may(permission):
-            able = ", ".join(role for role in Role if permission in GRANTS[role])
+            able = " or ".join(role for role in Role if permission in GRANTS[role])
             raise Denied(
                 f"The role {self.role} may not do this: it needs {permission}.",
                 code="permission_missing",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from iceshelves.cli.client import Client
+from iceshelves.cli.client import Client, segment
+from iceshelves.cli.suggest import did_you_mean
 from iceshelves.core.errors import InvalidInput, NotFound
 from iceshelves.core.names import check_instance_name
+
+_LOOKED_THROUGH: Final = 1000  # deployments, for one that is spelt alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,10 @@ def place_of(deployment: dict[str, Any]) -> Place:
 
 
 def new_place(client: Client, address: str) -> Place:
-    """Where a new instance goes; without a cluster, on the only one.  Raises :class:`InvalidInput`."""
+    """Where a new instance goes; without a cluster, on the only one.
+
+    Raises :class:`InvalidInput`, or :class:`NotFound` for a cluster that is not there.
+    """
     cluster, separator, name = address.rpartition(":")
     if separator and not (cluster and name):
         raise InvalidInput(
@@ -36,7 +42,7 @@ def new_place(client: Client, address: str) -> Place:
             hint="Write CLUSTER:NAME, such as local:web.",
         )
     check_instance_name(name)
-    return Place(cluster or _only_cluster(client, name), name)
+    return Place(_known(client, cluster) if cluster else _only_cluster(client, name), name)
 
 
 def find_deployment(client: Client, address: str) -> dict[str, Any]:
@@ -66,8 +72,24 @@ def deployment_id(client: Client, address: str) -> int:
     raise NotFound(
         f"No deployment is called {name!r}{where}.",
         code="deployment_not_found",
-        hint="See what there is with 'iceshelves list'.",
+        hint=_alike(client, name) or "See what there is with 'iceshelves list'.",
     )
+
+
+def _alike(client: Client, name: str) -> str | None:
+    entries = client.items("/api/deployments", "deployments", limit=_LOOKED_THROUGH)
+    places = {str(entry["instance_name"]): str(place_of(entry)) for entry in entries}
+    return places[name].join(("Did you mean ", "?")) if name in places else did_you_mean(name, places)
+
+
+def _known(client: Client, cluster: str) -> str:
+    try:
+        client.get(f"/api/clusters/{segment(cluster)}")
+    except NotFound as error:
+        names = (str(each["name"]) for each in client.items("/api/clusters", "clusters"))
+        error.hint = did_you_mean(cluster, names) or error.hint
+        raise
+    return cluster
 
 
 def _only_cluster(client: Client, name: str) -> str:

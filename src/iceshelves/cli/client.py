@@ -99,6 +99,10 @@ class Client:
         """Send ``body`` as JSON; the JSON object that is answered."""
         return self._json(self._changing(Request("POST", path, body=json.dumps(body or {}).encode())))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change what is at ``path`` as ``body`` says; the JSON object that is answered."""
+        return self._json(self._changing(Request("PATCH", path, body=json.dumps(body).encode())))
+
     def post_bytes(self, path: str, body: bytes) -> dict[str, Any]:
         """Send ``body`` as it is; the JSON object that is answered."""
         return self._json(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from iceshelves.cli.client import Client, segment
+from iceshelves.cli.suggest import did_you_mean
 from iceshelves.cli.text import printable
 from iceshelves.core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from iceshelves.eggs import Egg, Finding
+
+
+_LOOKED_THROUGH: Final = 1000  # eggs, for one that is spelt alike
 
 
 def local_path(text: str) -> Path | None:
@@ -42,21 +46,19 @@ def import_egg(client: Client, path: Path) -> str:
     """
     from iceshelves.eggs import lint, pack
 
-    egg = read_local(path)
-    findings = lint(egg)
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors:
-        for finding in errors:
+    findings = lint(path)
+    for finding in findings:
+        if finding.level != "hint":
             click.echo(finding_text(finding, path), err=True)
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
         raise InvalidInput(
-            f"{path} was not imported: it has {len(errors)} error{'s' if len(errors) > 1 else ''}.",
+            f"{path} was not imported: it has {errors} error{'s' if errors > 1 else ''}.",
             code="egg_has_errors",
-            hint=f"See all findings with 'iceshelves egg lint {path}'.",
+            hint=f"Mend it; 'iceshelves egg lint {path}' checks it again.",
         )
-    answer = client.post_bytes("/api/eggs/import", pack(egg))
-    click.echo(
-        f"Imported {path} as {answer['name']} {answer['version']} ({answer['digest'][:19]}).", err=True
-    )
+    answer = client.post_bytes("/api/eggs/import", pack(read_local(path)))
+    click.echo(f"{path}: {answer['message']}  ({answer['digest'][:19]})", err=True)
     return f"{answer['name']}@{answer['version']}"
 
 
@@ -67,17 +69,24 @@ def fetch(client: Client, text: str) -> Egg:
     path = local_path(text)
     if path:
         return read_local(path)
-    with named(text):
+    with named(client, text):
         return unpack(client.get_bytes(f"{in_library(text)}/archive"))
 
 
 def finding_text(finding: Finding, path: Path) -> str:
     """One finding; its file is told as seen from here."""
-    place = f"{path / finding.file if path.is_dir() else f'{path}:{finding.file}'}:{finding.line}"
+    place = f"{_place(path, finding.file)}:{finding.line}"
     colour = {"error": "red", "warning": "yellow"}.get(finding.level)
     level = click.style(f"{finding.level}:", fg=colour, bold=True)
     text = f"{printable(place)}: {level} {printable(finding.message)} ({finding.code})"
     return f"{text}\n    {printable(finding.hint)}" if finding.hint else text
+
+
+def _place(path: Path, file: str) -> str:
+    """Where ``file`` of the egg at ``path`` is; a finding about a packed file as a whole names that file."""
+    if path.is_dir():
+        return str(path / file)
+    return str(path) if file == path.name else f"{path}:{file}"
 
 
 def in_library(name: str) -> str:
@@ -86,11 +95,27 @@ def in_library(name: str) -> str:
 
 
 @contextlib.contextmanager
-def named(text: str) -> Iterator[None]:
-    """Around a call that names an egg: a directory written as a name, the usual slip, gets its hint."""
+def named(client: Client | None, text: str) -> Iterator[None]:
+    """Around a call that names an egg: a directory written as a name, or a misspelt name, gets its hint.
+
+    ``client`` is the library's, ``None`` where it has nothing to do with it.
+    """
     try:
         yield
     except NotFound as error:
-        if error.code == "egg_not_found" and Path(text).is_dir():
-            error.hint = f"If you mean the directory, write ./{text}"
+        if error.code == "egg_not_found":
+            error.hint = _egg_hint(client, text) or error.hint
         raise
+
+
+def _egg_hint(client: Client | None, text: str) -> str | None:
+    if Path(text).is_dir():
+        return f"If you mean the directory, write ./{text}"
+    if client is None:
+        return None
+    name, _, version = text.partition("@")
+    entries = list(client.items("/api/eggs", "eggs", limit=_LOOKED_THROUGH))
+    versions = [str(entry["version"]) for entry in entries if entry["name"] == name]
+    if version and versions:
+        return f"The latest version of {name} is {versions[0]}."
+    return did_you_mean(name, (str(entry["name"]) for entry in entries))

@@ -34,6 +34,9 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
         "cancel": Lazy(f"{_COMMANDS}.deployments:cancel", "Cancel what is being done to a deployment."),
         "retry": Lazy(f"{_COMMANDS}.deploy:retry", "Try a failed or cancelled deployment again."),
         "delete": Lazy(f"{_COMMANDS}.deployments:delete", "Delete an instance and what was made for it."),
+        "revisions": Lazy(
+            f"{_COMMANDS}.deployments:revisions", "List what a deployment was and is, the newest first."
+        ),
         "operation": Lazy(f"{_COMMANDS}.operation:operation", "List, show and watch operations."),
     },
     "Eggs and clusters": {
@@ -46,6 +49,7 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
         "login": Lazy(f"{_COMMANDS}.contexts:login", "Log in to a server and remember it."),
         "context": Lazy(f"{_COMMANDS}.contexts:context", "List, choose and forget servers."),
         "user": Lazy(f"{_COMMANDS}.user:user", "Add, list and remove users, and renew their tokens."),
+        "audit": Lazy(f"{_COMMANDS}.audit:audit", "List who did what, and what was refused."),
     },
     "Help": {
         "doctor": Lazy(f"{_COMMANDS}.doctor:doctor", "Check the set-up, and say what to do about it."),
@@ -59,7 +63,7 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
     cls=LazyGroup,
     sections=SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Start with:  iceshelves deploy hello-web local:web",
+    epilog="New here?  serve, then login, then 'cluster add local', then 'deploy hello-web local:web'.",
 )
 @click.option("--context", "context_name", metavar="NAME", help="Use this server instead of the current one.")
 @click.pass_context

@@ -15,6 +15,7 @@ from iceshelves.cli.text import one_line, printable, shorten, width
 
 FORMATS: Final = ("table", "json", "yaml", "csv")
 _NARROWEST: Final = 8  # columns are not shortened below this
+_KEPT: Final = frozenset({"ID", "NAME", "INSTANCE", "PARAMETER"})  # shortened last
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -133,7 +134,8 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(width(line[index]) for line in [titles, *cells]) for index in range(len(titles))]
     if room is not None:
-        widths = _fitted(widths, room - 2 * (len(titles) - 1))
+        kept = [title in _KEPT for title in titles]
+        widths = _fitted(widths, kept, room - 2 * (len(titles) - 1))
     heading = click.style(_line(titles, widths), bold=True)
     return "\n".join([heading, *(_line(row, widths) for row in cells)])
 
@@ -158,11 +160,18 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _fitted(widths: list[int], room: int) -> list[int]:
-    """``widths`` with the widest made narrower, one column at a time, until all fit into ``room``."""
+def _fitted(widths: list[int], kept: list[bool], room: int) -> list[int]:
+    """``widths`` with the widest made narrower, one step at a time, until all fit into ``room``.
+
+    Columns that are ``kept`` are left alone while others can give: what they show is typed into commands.
+    """
     fitted = list(widths)
-    while sum(fitted) > room and max(fitted) > _NARROWEST:
-        fitted[fitted.index(max(fitted))] -= 1
+    for movable in ([not keep for keep in kept], [True] * len(fitted)):
+        while sum(fitted) > room:
+            widest = max((w for w, may in zip(fitted, movable, strict=True) if may), default=0)
+            if widest <= _NARROWEST:
+                break
+            fitted[next(i for i, w in enumerate(fitted) if movable[i] and w == widest)] -= 1
     return fitted
 
 

@@ -1,4 +1,4 @@
-"""Waiting for an operation: its events go to a view, Ctrl-C cancels it, and Ctrl-C again leaves it alone."""
+"""Waiting for an operation: its events go to a view, Ctrl-C cancels it, and Ctrl-C again stops waiting."""
 
 from __future__ import annotations
 
@@ -56,11 +56,9 @@ def follow(app: App, operation_id: str, *, verbose: bool = False) -> int:
         raise
     finally:
         view.close()
-    if outcome.operation is None:
-        click.echo(
-            f"Detached; the operation goes on.  Come back with: iceshelves operation watch {operation_id}",
-            err=True,
-        )
+    if outcome.operation is None:  # the first Ctrl-C has asked the server to cancel
+        click.echo("Not waiting for the end of the cancelling.  Come back with:", err=True)
+        click.echo(f"  iceshelves operation watch {operation_id}", err=True)
         return INTERRUPTED
     return tell_end(outcome)
 
@@ -85,7 +83,7 @@ def watch(client: Client, operation_id: str, view: View) -> Outcome:
             if asked:
                 return Outcome(None)
             asked = True
-            view.note("Cancelling …  (Ctrl-C again leaves it alone)")
+            view.note("Cancelling …  (Ctrl-C again does not wait for it)")
 
 
 def tell_end(outcome: Outcome) -> int:
@@ -95,10 +93,12 @@ def tell_end(outcome: Outcome) -> int:
     if status == "succeeded":
         return 0
     failure = failure_of(operation)
-    if status in ("failed", "timeout"):
-        quote_guest(failure, outcome.guest_lines)
+    if status == "cancelled":
+        click.echo(printable(failure.message), err=True)  # as somebody wished: no error
+        return INTERRUPTED
+    quote_guest(failure, outcome.guest_lines)
     report(failure)
-    return INTERRUPTED if status == "cancelled" else ERROR
+    return ERROR
 
 
 def quote_guest(failure: IceShelvesError, last_lines: Sequence[str] = ()) -> None:
@@ -145,7 +145,8 @@ class _Watcher:
             self._view.operation(data)
         elif name == "log" and int(data["id"]) > self._last_log:
             self._last_log = int(data["id"])
-            if data.get("source") == "guest":
+            # cloud-init's tables of networks and keys fill the screen and tell nothing
+            if data.get("source") == "guest" and not str(data["message"]).startswith("ci-info:"):
                 self._guest = [*self._guest[1 - _GUEST_LINES :], str(data["message"])]
             self._view.log(data)
 

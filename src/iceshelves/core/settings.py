@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from iceshelves.core.errors import InvalidInput
 from iceshelves.core.units import parse_duration
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,8 @@ class Settings:
     """What an operator can set.  Durations are in seconds."""
 
     data: Path
-    database_url: str | None = None
-    encryption_key: str | None = None
+    database_url: str | None = field(default=None, repr=False)  # may hold a password
+    encryption_key: str | None = field(default=None, repr=False)
     log_level: str = "INFO"
     #: operations at once on one cluster, unless the cluster says otherwise
     max_concurrent_deployments: int = 24
@@ -34,7 +37,7 @@ class Settings:
             data=data or Path(home or _default_data()),
             database_url=environment.get("ICESHELVES_DATABASE_URL") or environment.get("DATABASE_URL"),
             encryption_key=environment.get("ICESHELVES_ENCRYPTION_KEY"),
-            log_level=environment.get("LOG_LEVEL", "INFO").upper(),
+            log_level=_level(environment),
             max_concurrent_deployments=_number(environment, "MAX_CONCURRENT_DEPLOYMENTS", 24),
             deployment_timeout=_seconds(environment, "DEPLOYMENT_TIMEOUT", 600.0),
             log_retention_days=_number(environment, "DEPLOYMENT_LOG_RETENTION_DAYS", 30),
@@ -47,11 +50,20 @@ def _default_data() -> str:
     return str(Path(os.environ.get("XDG_DATA_HOME", "~/.local/share")).expanduser() / "iceshelves")
 
 
+def _level(environment: Mapping[str, str]) -> str:
+    level = environment.get("LOG_LEVEL", "INFO").upper()
+    if level not in _LEVELS:
+        raise InvalidInput(
+            f"LOG_LEVEL={level} is not a level.", code="invalid_setting", hint=f"Use {', '.join(_LEVELS)}."
+        )
+    return level
+
+
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, "")
     if not text:
         return default
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise InvalidInput(f"{name}={text} is not a positive whole number.", code="invalid_setting")
     return int(text)
 

@@ -104,6 +104,7 @@ def add(
     """Put ``egg`` into the library.  Raises like :func:`import_archive`, but does not lint."""
     check_object_name(egg.name, "an egg")
     with database.write() as session:
+        _lock(session, actor.tenant_id)
         there = _version(session, actor.tenant_id, egg)
         if there is not None and there.digest != egg.digest:
             raise _taken(egg)
@@ -150,6 +151,7 @@ def find_template(reference: str) -> Template:
 def activate(database: Database, actor: Actor, reference: str, is_active: bool, request_id: str = "") -> int:
     """Let an egg be deployed, or not; what runs already is not touched.  Raises ``NotFound``."""
     with database.write() as session:
+        _lock(session, actor.tenant_id)
         egg = session.get_one(models.Egg, queries.id_of(session, actor.tenant_id, reference))
         if egg.is_active != is_active:
             egg.is_active = is_active
@@ -166,6 +168,7 @@ def delete(database: Database, actor: Actor, reference: str, request_id: str = "
     of one names it (``egg_in_records``), and for a built-in egg (``egg_built_in``), which would come back.
     """
     with database.write() as session:
+        _lock(session, actor.tenant_id)
         egg = session.get_one(models.Egg, queries.id_of(session, actor.tenant_id, reference))
         _need_deletable(session, egg)
         session.delete(egg)
@@ -179,8 +182,14 @@ def sync_builtin(database: Database) -> None:
     """Give every tenant the built-in eggs as this release has them.  A tenant's own egg is left alone."""
     library = builtin_eggs()
     with database.write() as session:
-        for tenant_id in session.execute(sa.select(models.Tenant.id)).scalars().all():
+        # locked, so that two servers that start at once do it one after the other
+        for tenant_id in session.execute(sa.select(models.Tenant.id).with_for_update()).scalars().all():
             _sync_tenant(session, tenant_id, library)
+
+
+def _lock(session: Session, tenant_id: int) -> None:
+    """One change of a library at a time: which version is the latest is decided over all of them."""
+    session.execute(sa.select(models.Tenant.id).where(models.Tenant.id == tenant_id).with_for_update())
 
 
 def _sync_tenant(session: Session, tenant_id: int, library: Iterable[Egg]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from typing import Final
 
 from iceshelves.core.errors import Failed
@@ -15,6 +16,8 @@ from iceshelves.deploy.work import Work
 from iceshelves.providers.base import ExecRequest, Guest, require
 
 _OUTPUT_LIMIT: Final = 64 * 1024
+#: seconds; a try that began in time may take its own time-outs to say what is wrong
+_GRACE: Final = 15.0
 _PAUSES: Final = (0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0)
 
 # each prints why it failed, and tries until its time is over: one program in the guest for all tries
@@ -62,7 +65,7 @@ async def run(work: Work, check: CheckSpec) -> None:
     command = await _command(work, check)
     tries = 0
     while True:
-        status, said = await _execute(work, command)
+        status, said = await _within(check, started, _execute(work, command))
         if status == 0:
             return
         left = check.timeout - (time.monotonic() - started)
@@ -75,6 +78,20 @@ async def run(work: Work, check: CheckSpec) -> None:
             )
         await asyncio.sleep(min(left, _PAUSES[min(tries, len(_PAUSES) - 1)]))
         tries += 1
+
+
+async def _within(check: CheckSpec, started: float, tried: Awaitable[tuple[int, str]]) -> tuple[int, str]:
+    """A program that hangs has failed once the check's time, and a little to say why, is over."""
+    try:
+        async with asyncio.timeout(check.timeout - (time.monotonic() - started) + _GRACE):
+            return await tried
+    except TimeoutError as error:
+        raise Failed(
+            f"The check {check.name!r} did not end within {check.timeout:.0f} s.",
+            code="check_failed",
+            hint="Look at the instance (iceshelves shell), correct the egg, then retry.",
+            details={"check": check.name},
+        ) from error
 
 
 async def _command(work: Work, check: CheckSpec) -> tuple[str, ...]:
@@ -114,4 +131,4 @@ async def _execute(work: Work, command: tuple[str, ...]) -> tuple[int, str]:
 
 
 def _last_line(text: str) -> str:
-    return text.splitlines()[-1] if text else ""
+    return text.splitlines()[-1][:500] if text else ""

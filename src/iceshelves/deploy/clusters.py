@@ -105,7 +105,7 @@ class Clusters:
     def delete(self, actor: Actor, cluster_id: int, request_id: str = "") -> None:
         """Forget a cluster; nothing on it is touched.  Refused while deployments live on it."""
         with self._database.write() as session:
-            cluster = owned(session, actor, cluster_id)
+            cluster = _owned(session.get(Cluster, cluster_id, with_for_update=True), actor)
             living = session.execute(
                 sa.select(sa.func.count())
                 .select_from(Deployment)
@@ -195,7 +195,15 @@ async def _members(provider: Provider, checks: list[Check]) -> tuple[dict[str, A
 
 def owned(session: Session, actor: Actor, cluster_id: int) -> Cluster:
     """The actor's cluster.  Another tenant's answers as one that does not exist."""
-    cluster = session.get(Cluster, cluster_id)
+    return _owned(session.get(Cluster, cluster_id), actor)
+
+
+def held(session: Session, actor: Actor, cluster_id: int) -> Cluster:
+    """The same, kept from being deleted until the transaction ends."""
+    return _owned(session.get(Cluster, cluster_id, with_for_update={"read": True}), actor)
+
+
+def _owned(cluster: Cluster | None, actor: Actor) -> Cluster:
     if cluster is None or cluster.tenant_id != actor.tenant_id or not cluster.is_active:
         raise NotFound("There is no such cluster.", code="cluster_not_found", hint="iceshelves cluster list")
     return cluster

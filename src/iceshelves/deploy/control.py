@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
@@ -14,7 +16,7 @@ from iceshelves.access.policy import Actor
 from iceshelves.access.tokens import Authenticator
 from iceshelves.core import clock
 from iceshelves.core.bus import Bus
-from iceshelves.core.errors import IceShelvesError
+from iceshelves.core.errors import Failed, IceShelvesError
 from iceshelves.core.log import logger
 from iceshelves.core.settings import Settings
 from iceshelves.core.threads import in_thread
@@ -24,13 +26,14 @@ from iceshelves.deploy.deployments import Deployments
 from iceshelves.deploy.engine import Engine
 from iceshelves.deploy.providers import ProviderPool
 from iceshelves.deploy.runner import Runner
-from iceshelves.deploy.slots import Slots
 from iceshelves.deploy.states import OPEN
 from iceshelves.providers.base import Guest, require
 from iceshelves.store.database import Database, sqlite_url
-from iceshelves.store.models import Cluster, IdempotencyKey, LogLine, Operation
+from iceshelves.store.models import IdempotencyKey, LogLine, Operation
 
 _RETENTION_SECONDS: Final = 3600.0
+_CARE_SECONDS: Final = 10.0
+_BATCH: Final = 500
 _KEPT_KEYS: Final = timedelta(hours=24)
 
 log = logger(__name__)
@@ -45,27 +48,29 @@ class ControlPlane:
         self.database = Database(settings.database_url or sqlite_url(settings.data / "iceshelves.db"))
         self.database.migrate()
         self.cipher = open_cipher(settings.encryption_key, settings.data / "encryption.key")
+        bootstrap.check_key(self.database, self.cipher)
         #: the administrator's token, at the very first start only
         self.first_token = bootstrap.prepare(self.database)
         self.authenticator = Authenticator(self.database)
         self.bus = Bus()
         self._engine = engine or self._make_engine()
         self._providers = ProviderPool(self.database)
-        self._limits: dict[int, int] = {}
+        self.deployments = Deployments(
+            self.database, self.cipher, settings.deployment_timeout, self._submit, self._interrupt
+        )
         self._runner = Runner(
             self.database,
             self.cipher,
             self.bus,
             self._providers,
-            Slots(self._limit_of),
-            self._follow_up,
+            settings.max_concurrent_deployments,
+            self.deployments.follow_up,
         )
         self.clusters = Clusters(self.database, self._providers, self._drop_cluster)
-        self.deployments = Deployments(
-            self.database, self.cipher, settings.deployment_timeout, self._submit, self._interrupt
-        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores: list[asyncio.Task[None]] = []
+        #: operations that ended before are no longer in the engine's records
+        self._forgotten: datetime | None = None
 
     def _make_engine(self) -> Engine:
         from iceshelves.deploy.dbos_engine import DbosEngine
@@ -78,12 +83,11 @@ class ControlPlane:
         self.bus.attach(self._loop)
         self._runner.logbook.start()
         await self._engine.start(self._runner.carry_out)
-        # written down, but not handed over before the process died; those that were are known by their id
-        for operation_id in await in_thread(records.open_operations, self.database):
-            await self._engine.submit(operation_id)
+        await self._look_after(0.0)
         self._chores = [
             asyncio.create_task(self._runner.watch_cancels()),
-            asyncio.create_task(self._retention()),
+            asyncio.create_task(_regularly(_CARE_SECONDS, partial(self._look_after, _CARE_SECONDS))),
+            asyncio.create_task(_regularly(_RETENTION_SECONDS, self._forget_old)),
         ]
 
     async def stop(self) -> None:
@@ -108,9 +112,30 @@ class ControlPlane:
         return name, require(await self._providers.get(cluster_id), Guest)
 
     def _submit(self, operation_id: str) -> None:
+        """Hand the operation over.  What goes wrong there is mended by :meth:`_look_after`."""
         if self._loop is None:
             return  # written down; the next start submits it
-        asyncio.run_coroutine_threadsafe(self._engine.submit(operation_id), self._loop)
+        asyncio.run_coroutine_threadsafe(self._hand_over(operation_id), self._loop)
+
+    async def _hand_over(self, operation_id: str) -> None:
+        try:
+            await self._engine.submit(operation_id)
+        except Exception:
+            log.exception("operation %s was not taken by the engine; it is tried again", operation_id)
+
+    async def _look_after(self, older_than: float) -> None:
+        """Nothing is stuck: what was never handed over is handed over now, and what is dead ends.
+
+        The first happens when a server dies between its answer and the start of the work, the second when
+        the engine has given a workflow up.
+        """
+        waiting = await in_thread(records.open_operations, self.database, older_than)
+        known = await self._engine.known(waiting)
+        for operation_id in waiting:
+            if operation_id not in known:
+                await self._hand_over(operation_id)
+            elif not known[operation_id]:
+                await self._runner.give_up(operation_id, _abandoned())
 
     def _interrupt(self, operation_id: str) -> None:
         if self._loop is not None:
@@ -120,29 +145,10 @@ class ControlPlane:
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(self._providers.drop(cluster_id), self._loop)
 
-    def _follow_up(self, job: records.Job) -> None:
-        try:
-            self.deployments.follow_up(job)
-        except IceShelvesError as error:
-            log.warning("%s is not rolled back: %s", job.spec.instance, error)
-
-    def _limit_of(self, cluster_id: int) -> int:
-        # a cluster's own limit never changes while it exists, so it is looked up once
-        if cluster_id not in self._limits:
-            with self.database.read() as session:
-                own = session.execute(
-                    sa.select(Cluster.max_operations).where(Cluster.id == cluster_id)
-                ).scalar_one_or_none()
-            self._limits[cluster_id] = own or self.settings.max_concurrent_deployments
-        return self._limits[cluster_id]
-
-    async def _retention(self) -> None:
-        while True:
-            await asyncio.sleep(_RETENTION_SECONDS)
-            try:
-                await self._engine.forget(await in_thread(self._delete_old))
-            except IceShelvesError as error:
-                log.warning("deleting old records failed: %s", error)
+    async def _forget_old(self) -> None:
+        operation_ids = await in_thread(self._delete_old)
+        for start in range(0, len(operation_ids), _BATCH):
+            await self._engine.forget(operation_ids[start : start + _BATCH])
 
     def _delete_old(self) -> list[str]:
         """Delete logs and answers past their time; returns the operations whose records can go too."""
@@ -152,7 +158,30 @@ class ControlPlane:
             session.execute(
                 sa.delete(IdempotencyKey).where(IdempotencyKey.created_on < clock.now() - _KEPT_KEYS)
             )
-            ended = session.execute(
-                sa.select(Operation.id).where(Operation.finished_at < horizon, Operation.status.not_in(OPEN))
+            query = sa.select(Operation.id).where(
+                Operation.finished_at < horizon, Operation.status.not_in(OPEN)
             )
-            return list(ended.scalars())
+            if self._forgotten is not None:  # what ended before was forgotten by an earlier round
+                query = query.where(Operation.finished_at >= self._forgotten)
+            ended = list(session.execute(query).scalars())
+        self._forgotten = horizon
+        return ended
+
+
+async def _regularly(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    """Do ``chore`` again and again; that it fails once does not end it."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await chore()
+        except Exception as error:
+            known = isinstance(error, IceShelvesError)
+            log.warning("a regular chore failed: %s", error, exc_info=None if known else error)
+
+
+def _abandoned() -> Failed:
+    return Failed(
+        "The operation was interrupted too often, and was given up.",
+        code="operation_abandoned",
+        hint="Look at what is there, then retry or delete the deployment.",
+    )

@@ -31,6 +31,7 @@ from iceshelves.store.database import SQLITE_PRAGMAS, create_engine
 _VERSION: Final = "iceshelves-1"
 _TAKE_OVER_SECONDS: Final = 1.5
 _LOCK_SPACE: Final = 7310215
+_GOING_ON: Final = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
 
 log = logger(__name__)
 
@@ -91,6 +92,15 @@ class DbosEngine:
         """Start the workflow here; DBOS knows it by the operation's id, so a second start does nothing."""
         with SetWorkflowID(operation_id):
             await DBOS.start_workflow_async(self._run, operation_id)
+
+    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
+        """What DBOS knows of them; one that it recovered too often has ended as much as any other."""
+        if not operation_ids:
+            return {}
+        found = await DBOS.list_workflows_async(
+            workflow_ids=list(operation_ids), load_input=False, load_output=False
+        )
+        return {status.workflow_id: status.status in _GOING_ON for status in found}
 
     async def forget(self, operation_ids: Sequence[str]) -> None:
         """Delete DBOS's records of ended workflows."""

@@ -80,7 +80,7 @@ class Deployments:
         order = _Order("deploy", request.timeout or self._default_timeout, request.on_failure)
         try:
             with self._database.write() as session:
-                cluster = clusters.owned(session, actor, request.cluster_id)
+                cluster = clusters.held(session, actor, request.cluster_id)
                 deployment = Deployment(
                     uid=str(uuid.uuid4()),
                     tenant_id=actor.tenant_id,
@@ -99,11 +99,7 @@ class Deployments:
                 audit.record(session, actor, "deployment.create", subject, request_id=request_id)
                 accepted = _accepted(deployment, operation)
         except IntegrityError as error:
-            raise Conflict(
-                f"There is a deployment called {request.instance_name!r} on this cluster already.",
-                code="deployment_exists",
-                hint="Choose another name, or change that one with iceshelves update.",
-            ) from error
+            raise _name_taken(request.instance_name) from error
         self._submit(accepted.operation_id)
         return accepted
 
@@ -124,12 +120,7 @@ class Deployments:
         order = _Order("deploy", request.timeout or self._default_timeout, request.on_failure)
 
         def change(session: Session, deployment: Deployment) -> tuple[Revision, _Order]:
-            if deployment.revision != former.number:
-                raise Conflict(
-                    f"{deployment.instance_name} was changed by somebody else just now.",
-                    code="revision_changed",
-                    hint="Look at it again, then update.",
-                )
+            _refuse_if_changed(deployment, former.number)
             deployment.egg_id = egg_id
             return self._add_revision(session, actor, deployment, egg, spec), order
 
@@ -156,18 +147,11 @@ class Deployments:
                     code="nothing_to_retry",
                     hint="A new revision is made with iceshelves update.",
                 )
-            deployment.living = True
             revision = session.get_one(Revision, last.revision_id)
+            plan.check_host_access(actor, records.load_spec(self._cipher, revision))
             return revision, _Order(last.kind, last.timeout, last.on_failure)
 
-        try:
-            return self._change(actor, deployment_id, "deployment.retry", change, request_id)
-        except IntegrityError as error:
-            raise Conflict(
-                "Another deployment has taken the name since.",
-                code="deployment_exists",
-                hint="Deploy again under another name.",
-            ) from error
+        return self._change(actor, deployment_id, "deployment.retry", change, request_id)
 
     def delete(self, actor: Actor, deployment_id: int, request_id: str = "") -> Accepted:
         """Delete the instance and its volumes, if they are ours, and end the deployment."""
@@ -180,7 +164,7 @@ class Deployments:
     def cancel(self, actor: Actor, operation_id: str, request_id: str = "") -> None:
         """Ask an operation to stop; what it has made is undone.  Raises :class:`Conflict` if it has ended."""
         with self._database.write() as session:
-            operation = session.get(Operation, operation_id)
+            operation = session.get(Operation, operation_id, with_for_update=True)
             if operation is None or operation.tenant_id != actor.tenant_id:
                 raise NotFound("There is no such operation.", code="operation_not_found")
             if operation.status not in OPEN:
@@ -197,12 +181,19 @@ class Deployments:
         self._interrupt(operation_id)
 
     def follow_up(self, job: Job) -> None:
-        """After a later revision failed: go back to the last good one, as an operation of its own."""
+        """After a later revision failed: go back to the last good one, as an operation of its own.
+
+        Asked again, it does nothing more.  Raises :class:`Conflict` if somebody has asked for something else
+        meanwhile, which then counts.
+        """
         actor = system_actor(job.tenant_id)
         operation_id = records.follow_up_id(job.operation_id)
         with self._database.write() as session:
+            deployment = session.get_one(Deployment, job.deployment_id, with_for_update=True)
             if session.get(Operation, operation_id) is None:
-                deployment = session.get_one(Deployment, job.deployment_id)
+                _refuse_if_busy(session, deployment)
+                _refuse_if_changed(deployment, job.revision)
+                clusters.held(session, actor, deployment.cluster_id)
                 revision = self._revive(session, actor, deployment, None)
                 _add_operation(session, actor, deployment, revision, self._order("deploy"), operation_id)
                 audit.record(session, actor, "deployment.rollback", deployment.instance_name)
@@ -220,14 +211,20 @@ class Deployments:
         request_id: str,
     ) -> Accepted:
         """One transaction around ``change``, which says what is to happen to an idle deployment."""
-        with self._database.write() as session:
-            deployment = owned(session, actor, deployment_id)
-            _refuse_if_busy(session, deployment)
-            revision, order = change(session, deployment)
-            operation = _add_operation(session, actor, deployment, revision, order)
-            audit.record(session, actor, action, deployment.instance_name, request_id=request_id)
-            session.flush()
-            accepted = _accepted(deployment, operation)
+        try:
+            with self._database.write() as session:
+                deployment = owned(session, actor, deployment_id)
+                session.refresh(deployment, with_for_update=True)
+                _refuse_if_busy(session, deployment)
+                revision, order = change(session, deployment)
+                if order.kind == "deploy":
+                    clusters.held(session, actor, deployment.cluster_id)
+                operation = _add_operation(session, actor, deployment, revision, order)
+                audit.record(session, actor, action, deployment.instance_name, request_id=request_id)
+                session.flush()
+                accepted = _accepted(deployment, operation)
+        except IntegrityError as error:
+            raise _name_taken(deployment.instance_name) from error
         self._submit(accepted.operation_id)
         return accepted
 
@@ -257,6 +254,7 @@ class Deployments:
     def _revive(self, session: Session, actor: Actor, deployment: Deployment, number: int | None) -> Revision:
         former = _good_revision(session, deployment, number)
         spec = records.load_spec(self._cipher, former).model_copy(update={"pinned_image": former.image})
+        plan.check_host_access(actor, spec)
         deployment.egg_id = former.egg_id
         egg = unpack(session.get_one(EggRow, former.egg_id).archive)
         return self._add_revision(session, actor, deployment, egg, spec)
@@ -293,6 +291,23 @@ def _refuse_if_busy(session: Session, deployment: Deployment) -> None:
         )
 
 
+def _refuse_if_changed(deployment: Deployment, revision: int) -> None:
+    if deployment.revision != revision:
+        raise Conflict(
+            f"{deployment.instance_name} was changed by somebody else just now.",
+            code="revision_changed",
+            hint="Look at it again, then update.",
+        )
+
+
+def _name_taken(name: str) -> Conflict:
+    return Conflict(
+        f"There is a deployment called {name!r} on this cluster already.",
+        code="deployment_exists",
+        hint="Choose another name, or change that one with iceshelves update.",
+    )
+
+
 def _revision(session: Session, deployment: Deployment, number: int) -> Revision:
     return session.execute(
         sa.select(Revision).where(Revision.deployment_id == deployment.id, Revision.number == number)
@@ -323,7 +338,11 @@ def _egg(session: Session, actor: Actor, egg_id: int) -> Egg:
     if row is None or row.tenant_id != actor.tenant_id:
         raise NotFound("There is no such egg.", code="egg_not_found", hint="iceshelves egg list")
     if not row.is_active:
-        raise Conflict(f"The egg {row.name}@{row.version} is switched off.", code="egg_inactive")
+        raise Conflict(
+            f"The egg {row.name}@{row.version} is switched off.",
+            code="egg_inactive",
+            hint=f"An administrator switches it on: iceshelves egg activate {row.name}@{row.version}",
+        )
     return unpack(row.archive)
 
 
@@ -335,7 +354,10 @@ def _add_operation(
     order: _Order,
     operation_id: str | None = None,
 ) -> Operation:
-    steps = PIPELINES[order.kind]
+    # of one that left nothing behind there is nothing to delete but the record, even if its cluster is gone
+    steps = () if order.kind == "delete" and not deployment.living else PIPELINES[order.kind]
+    if order.kind == "deploy":
+        deployment.living = True  # it takes its name back
     operation = Operation(
         id=operation_id or str(uuid.uuid4()),
         tenant_id=deployment.tenant_id,

@@ -39,6 +39,10 @@ class Engine(Protocol):
         """Run the workflow for ``operation_id``; asked twice, it runs once."""
         ...
 
+    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
+        """Those of ``operation_ids`` that were submitted, and whether they still go on."""
+        ...
+
     async def forget(self, operation_ids: Sequence[str]) -> None:
         """Drop the records of ended workflows."""
         ...

@@ -13,6 +13,7 @@ from iceshelves.core.bus import Bus
 from iceshelves.core.errors import Temporary
 from iceshelves.core.log import logger
 from iceshelves.core.secret import redact
+from iceshelves.core.text import storable
 from iceshelves.deploy.records import Job
 from iceshelves.deploy.work import Level, Source
 from iceshelves.store.database import Database
@@ -69,13 +70,14 @@ class Logbook:
         if len(self._lines) >= _MAX_WAITING:
             self._dropped += 1
             return
-        message = redact(message, list(job.spec.secrets))[:_MAX_MESSAGE]
+        message = storable(redact(message, list(job.spec.secrets))[:_MAX_MESSAGE])
         self._lines.append(_Line(job, step, source, level, message, clock.now()))
         self._wanted.set()
 
     def set_progress(self, job: Job, step: str, fraction: float | None, words: str) -> None:
         """Take a step's progress; only the latest is written."""
-        self._progress[job.operation_id, step] = (job, fraction, redact(words, list(job.spec.secrets))[:500])
+        shown = storable(redact(words, list(job.spec.secrets))[:500])
+        self._progress[job.operation_id, step] = (job, fraction, shown)
         self._wanted.set()
 
     async def flush(self) -> None:
@@ -90,6 +92,9 @@ class Logbook:
             except Temporary as error:
                 self._lines = lines + self._lines
                 log.warning("%d log lines wait: %s", len(self._lines), error)
+                return
+            except Exception:  # whatever is wrong with them, later lines must not suffer
+                log.exception("%d log lines were lost", len(lines))
                 return
         if self._dropped:
             log.warning("%d log lines were dropped while the database was away", self._dropped)

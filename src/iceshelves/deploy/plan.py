@@ -17,6 +17,8 @@ from iceshelves.deploy.spec import CheckSpec, DeploymentSpec, VolumeSpec, Wishes
 from iceshelves.eggs import Egg, Rendered, render, resolve_parameters
 from iceshelves.providers.base import InstanceKind
 
+#: keys of Incus that reach the host's kernel, its drivers, or another guest's ids
+_HOST_KEYS: Final = ("raw.", "linux.kernel_modules", "security.syscalls.", "security.idmap.base", "nvidia.")
 USER_DATA_KEY: Final = "cloud-init.user-data"
 #: egg types of the original, and what they become here; ``hybrid`` leaves the choice to the deployer
 _KINDS: Final[dict[str, InstanceKind]] = {
@@ -100,18 +102,25 @@ def _risky_config(config: Mapping[str, str]) -> list[str]:
     return [
         key
         for key, value in config.items()
-        if key.startswith(("raw.", "linux.kernel_modules", "security.syscalls."))
+        if key.startswith(_HOST_KEYS)
         or (key == "security.privileged" and value.lower() in {"true", "1", "yes", "on"})
     ]
 
 
 def _risky_devices(devices: Mapping[str, Mapping[str, str]]) -> list[str]:
-    passed_through = {"unix-char", "unix-block", "unix-hotplug", "usb", "pci", "gpu", "infiniband", "tpm"}
-    return [
-        f"device {name}"
-        for name, device in devices.items()
-        if device.get("type") in passed_through
-        or (device.get("type") == "disk" and "pool" not in device and device.get("path") != "/")
-        or (device.get("type") == "proxy")
-        or (device.get("type") == "nic" and device.get("nictype") == "physical")
-    ]
+    return [f"device {name}" for name, device in devices.items() if not _stays_inside(device)]
+
+
+def _stays_inside(device: Mapping[str, str]) -> bool:
+    """Only what is known to stay inside does: networks, storage of a pool, and no device at all.
+
+    To Incus a key with an empty value is a key that is not set.
+    """
+    match device.get("type"):
+        case "none":
+            return True
+        case "nic":
+            return device.get("nictype", "") not in {"physical", "sriov"}
+        case "disk":
+            return bool(device.get("pool")) or (device.get("path") == "/" and not device.get("source"))
+    return False

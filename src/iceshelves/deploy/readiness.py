@@ -17,6 +17,9 @@ from iceshelves.providers.base import ExecRequest, ExecSession, Guest, require
 #: seconds without a line after which the guest is asked whether cloud-init still runs
 _SILENCE: Final = 15.0
 _LAST_LINES: Final = 200
+#: characters of the guest's output that are kept for one operation
+_MAX_KEPT: Final = 16 * 1024 * 1024
+_MAX_SAID: Final = 4096
 
 
 async def follow(work: Work) -> list[str] | None:
@@ -29,13 +32,16 @@ async def follow(work: Work) -> list[str] | None:
     stream = CloudInitStream()
     guest = require(work.provider, Guest)
     async with await guest.exec(work.spec.instance, ExecRequest(watch.WATCH_COMMAND)) as session:
-        seen = 0
+        seen = size = 0
         async for chunk in _chunks(session, work):
             for line in stream.feed(chunk):
                 seen += 1
                 tail.append(line)
-                if seen > work.guest_lines:
+                full, size = size > _MAX_KEPT, size + len(line) + 1
+                if seen > work.guest_lines and not full:
                     work.report.log(line, source="guest")
+                    if size > _MAX_KEPT:
+                        work.report.log("The guest says too much; what follows is not kept.", "WARNING")
             if stream.result is not None:
                 break
         else:
@@ -72,7 +78,9 @@ async def _check_alive(work: Work) -> None:
     async with await guest.exec(work.spec.instance, ExecRequest(watch.STALL_COMMAND)) as session:
         async for stream, data in session.output():
             if stream == "stdout":
-                said += data
+                said += data[: _MAX_SAID - len(said)]
+            if len(said) >= _MAX_SAID:
+                break
     words = said.decode("utf-8", "replace").split()
     if "disabled" in words:
         raise Failed(
@@ -92,7 +100,7 @@ async def _verdict(work: Work, result: CloudInitResult, tail: list[str]) -> list
     if result.errors:
         said = watch.telling_lines(tail)
         raise Failed(
-            f"cloud-init failed in the guest: {result.errors[0]}",
+            f"cloud-init failed in the guest: {watch.plain_error(result.errors[0])}",
             code="cloud_init_failed",
             hint="The guest's own words are in the log; correct the egg or its parameters, then retry.",
             details={"errors": list(result.errors), "guest": said},

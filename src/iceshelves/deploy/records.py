@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from iceshelves.access.bootstrap import installation_id
 from iceshelves.access.cipher import Cipher
 from iceshelves.core import clock
+from iceshelves.core.errors import Conflict
 from iceshelves.deploy.spec import DeploymentSpec
 from iceshelves.deploy.states import (
     AFTER_DEPLOY,
@@ -25,7 +26,7 @@ from iceshelves.deploy.states import (
 )
 from iceshelves.providers.base import Mark
 from iceshelves.store.database import Database
-from iceshelves.store.models import Deployment, LogLine, Operation, Revision, Step
+from iceshelves.store.models import Cluster, Deployment, LogLine, Operation, Revision, Step
 
 CLEAN_UP: Final = "clean-up"
 #: from the first of these steps on, something of ours may be on the cluster
@@ -40,9 +41,13 @@ class Job:
     tenant_id: int
     deployment_id: int
     cluster_id: int
+    #: operations at once on the cluster, if it has a limit of its own
+    limit: int | None
     kind: str
     steps: tuple[str, ...]
     revision: int
+    #: whether it replaces an earlier revision that was good, so that there is something to go back to
+    replaces: bool
     on_failure: str
     spec: DeploymentSpec
     mark: Mark
@@ -71,19 +76,36 @@ def load(database: Database, cipher: Cipher, operation_id: str) -> Job:
             tenant_id=operation.tenant_id,
             deployment_id=deployment.id,
             cluster_id=operation.cluster_id,
+            limit=session.get_one(Cluster, operation.cluster_id).max_operations,
             kind=operation.kind,
             steps=tuple(operation.steps),
             revision=revision.number,
+            replaces=_has_good_revision_before(session, revision),
             on_failure=operation.on_failure,
             spec=spec,
             mark=Mark(installation_id(session), deployment.uid, operation_id, revision.number, spec.egg),
         )
 
 
+def _has_good_revision_before(session: Session, revision: Revision) -> bool:
+    found = session.execute(
+        sa.select(Revision.id)
+        .where(
+            Revision.deployment_id == revision.deployment_id,
+            Revision.number < revision.number,
+            Revision.status == DeploymentStatus.COMPLETED,
+        )
+        .limit(1)
+    )
+    return found.first() is not None
+
+
 def begin(database: Database, operation_id: str) -> bool:
     """Mark the operation as running, with its deadline.  False if it was cancelled before it began."""
     with database.write() as session:
-        operation = session.get_one(Operation, operation_id)
+        operation = session.get_one(Operation, operation_id, with_for_update=True)
+        if operation.status not in OPEN:
+            raise _ended(operation)
         if operation.status == OperationStatus.PENDING and operation.cancel_requested_on:
             return False
         if operation.status == OperationStatus.PENDING:
@@ -118,8 +140,14 @@ def cancel_requested(database: Database, operation_ids: list[str]) -> set[str]:
 
 
 def begin_step(database: Database, operation_id: str, name: str) -> int:
-    """Mark a step as running; returns how many guest lines the log holds already for this operation."""
+    """Mark a step as running; returns how many guest lines the log holds already for this operation.
+
+    Raises :class:`Conflict` ``operation_ended``: an operation that was given up does nothing more.
+    """
     with database.write() as session:
+        operation = session.get_one(Operation, operation_id, with_for_update=True)
+        if operation.status not in OPEN:
+            raise _ended(operation)
         step = _step(session, operation_id, name)
         step.status = StepStatus.RUNNING
         step.attempts += 1
@@ -134,6 +162,10 @@ def begin_step(database: Database, operation_id: str, name: str) -> int:
             .select_from(LogLine)
             .where(LogLine.operation_id == operation_id, LogLine.source == "guest")
         ).scalar_one()
+
+
+def _ended(operation: Operation) -> Conflict:
+    return Conflict(f"The operation has ended already: {operation.status}.", code="operation_ended")
 
 
 def end_step(database: Database, operation_id: str, name: str, status: StepStatus, message: str) -> None:
@@ -180,26 +212,56 @@ class Ending:
     clean: bool
 
 
-def end(database: Database, job: Job, ending: Ending) -> None:
-    """Write down how the operation ended, and what its deployment is now."""
+def end(database: Database, job: Job, ending: Ending) -> bool:
+    """Write down how the operation ended, and what its deployment is now.
+
+    False, and nothing is written, if it succeeded although somebody has asked it to stop: whoever asked was
+    told that what it made is undone, so that is what must happen first.
+    """
     with database.write() as session:
-        operation = session.get_one(Operation, job.operation_id)
+        operation = session.get_one(Operation, job.operation_id, with_for_update=True)
         if operation.status not in OPEN:
-            return
-        operation.status = ending.status
-        operation.error = ending.error
-        operation.finished_at = clock.now()
-        operation.version += 1
+            return True
+        if ending.status == OperationStatus.SUCCEEDED and operation.cancel_requested_on:
+            return False
+        _end(session, operation, ending)
+        return True
+
+
+def give_up(database: Database, operation_id: str, error: dict[str, Any]) -> tuple[int, bool]:
+    """End an operation that cannot go on as failed, unless it has ended.  What it made is left alone.
+
+    Returns the id of its deployment, and whether it had not ended.
+    """
+    with database.write() as session:
+        operation = session.get_one(Operation, operation_id, with_for_update=True)
+        is_open = operation.status in OPEN
+        if is_open:
+            _end(session, operation, Ending(OperationStatus.FAILED, error, {}, clean=False))
+        return operation.deployment_id, is_open
+
+
+def _end(session: Session, operation: Operation, ending: Ending) -> None:
+    operation.status = ending.status
+    operation.error = ending.error
+    operation.finished_at = clock.now()
+    operation.version += 1
+    _close_steps(session, operation.id)
+    deployment = session.get_one(Deployment, operation.deployment_id)
+    if operation.kind == "delete":
+        _end_delete(deployment, ending)
+    else:
+        _end_deploy(session, deployment, operation, ending)
+
+
+def _close_steps(session: Session, operation_id: str) -> None:
+    """No step of an operation that has ended waits or runs."""
+    for before, after in ((StepStatus.PENDING, StepStatus.SKIPPED), (StepStatus.RUNNING, StepStatus.FAILED)):
         session.execute(
             sa.update(Step)
-            .where(Step.operation_id == job.operation_id, Step.status == StepStatus.PENDING)
-            .values(status=StepStatus.SKIPPED)
+            .where(Step.operation_id == operation_id, Step.status == before)
+            .values(status=after)
         )
-        deployment = session.get_one(Deployment, job.deployment_id)
-        if job.kind == "delete":
-            _end_delete(deployment, ending)
-        else:
-            _end_deploy(session, deployment, operation, ending)
 
 
 def _end_delete(deployment: Deployment, ending: Ending) -> None:
@@ -241,11 +303,13 @@ def was_touched(database: Database, deployment_id: int) -> bool:
         return found.first() is not None
 
 
-def open_operations(database: Database) -> list[str]:
-    """Every operation that has not ended, oldest first."""
+def open_operations(database: Database, older_than: float = 0.0) -> list[str]:
+    """Every operation that has not ended and was asked for ``older_than`` seconds ago, oldest first."""
     with database.read() as session:
         found = session.execute(
-            sa.select(Operation.id).where(Operation.status.in_(OPEN)).order_by(Operation.created_on)
+            sa.select(Operation.id)
+            .where(Operation.status.in_(OPEN), Operation.created_on <= clock.later(-older_than))
+            .order_by(Operation.created_on)
         )
         return list(found.scalars())
 

@@ -1,7 +1,7 @@
 """Carries operations out: the workflow that the engine makes durable, and what surrounds a step.
 
 The workflow is begin → steps → (clean up) → end, each done once.  A step's failure is a *result*, never an
-exception: what reaches the engine as an exception is only the end of the process.
+exception, and so is a fault of our own: what reaches the engine as an exception is the end of the process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from iceshelves.core.bus import Bus
 from iceshelves.core.errors import Cancelled, Failed, IceShelvesError, Temporary, TimedOut
 from iceshelves.core.log import logger
 from iceshelves.core.secret import redact
+from iceshelves.core.text import storable
 from iceshelves.deploy import records, steps
 from iceshelves.deploy.engine import Journal, Json
 from iceshelves.deploy.logbook import Logbook
@@ -46,14 +47,16 @@ class Runner:
         cipher: Cipher,
         bus: Bus,
         providers: ProviderPool,
-        slots: Slots,
+        limit: int,
         follow_up: Callable[[Job], None],
     ) -> None:
+        """``limit`` counts operations at once on a cluster that has no limit of its own."""
         self._database = database
         self._cipher = cipher
         self._bus = bus
         self._providers = providers
-        self._slots = slots
+        self._limit = limit
+        self._slots = Slots()
         self._follow_up = follow_up
         self.logbook = Logbook(database, bus)
         self._cancels: dict[str, asyncio.Event] = {}
@@ -77,33 +80,61 @@ class Runner:
                 log.warning("looking for cancelled operations failed: %s", error)
 
     async def carry_out(self, journal: Journal, operation_id: str) -> None:
-        """The workflow."""
-        self._cancels[operation_id] = asyncio.Event()
+        """The workflow.  Whatever happens in it, the operation ends."""
+        cancel = self._cancels.setdefault(operation_id, asyncio.Event())
         try:
             job = await self._read(records.load, self._cipher, operation_id)
-            async with self._slots.of(job.cluster_id, self._cancels[operation_id]):
+            async with self._slots.of(job.cluster_id, job.limit or self._limit, cancel):
                 await self._carry_out(journal, job)
+        except IceShelvesError as error:
+            await self.give_up(operation_id, error)
+        except Exception:
+            log.exception("operation %s cannot go on", operation_id)
+            await self.give_up(operation_id, _internal_error(operation_id))
         finally:
-            del self._cancels[operation_id]
+            self._cancels.pop(operation_id, None)
+
+    async def give_up(self, operation_id: str, error: IceShelvesError) -> None:
+        """End an operation that cannot go on, if it has not ended; what it made is left for a look."""
+        deployment_id, was_open = await self._read(records.give_up, operation_id, error.to_json())
+        if was_open:
+            log.error("operation %s was given up: %s", operation_id, error)
+            self._bus.publish(f"operation:{operation_id}", f"deployment:{deployment_id}")
 
     async def _carry_out(self, journal: Journal, job: Job) -> None:
         facts: Json = {}
         outcome = await journal.once("begin", partial(self._begin, job))
-        if outcome["status"] == OperationStatus.RUNNING:
+        begun = outcome["status"] == OperationStatus.RUNNING
+        if begun:
+            outcome = _outcome(OperationStatus.SUCCEEDED)
             for name in job.steps:
                 outcome = await journal.once(name, partial(self._run_step, job, name, facts))
                 facts = {**facts, **outcome["facts"]}
                 if outcome["status"] != OperationStatus.SUCCEEDED:
                     break
-        clean = False
-        if outcome["status"] != OperationStatus.SUCCEEDED and job.kind == "deploy":
-            touched = await journal.once("look-back", partial(self._look_back, job))
-            clean = not touched["touched"]
-        if not clean and self._leaves_nothing(job, outcome):
-            undone = await journal.once(CLEAN_UP, partial(self._clean_up, job))
-            clean = undone["clean"]
+        end = "end"
+        if outcome["status"] == OperationStatus.SUCCEEDED:
+            ending = Ending(OperationStatus.SUCCEEDED, None, facts, clean=False)
+            ended = await journal.once(end, partial(self._end, job, ending))
+            if ended.get("ended", True):
+                return
+            end = "end-cancelled"
+            outcome = _outcome(OperationStatus.CANCELLED, Cancelled("Cancelled at its very end."))
+        clean = await self._undo(journal, job, outcome, begun)
         ending = Ending(OperationStatus(outcome["status"]), outcome["error"], facts, clean)
-        await journal.once("end", partial(self._end, job, ending))
+        await journal.once(end, partial(self._end, job, ending))
+
+    async def _undo(self, journal: Journal, job: Job, outcome: Json, begun: bool) -> bool:
+        """Remove what a failed deployment made, if that is due; whether nothing of it is left."""
+        if job.kind != "deploy":
+            return False
+        touched = await journal.once("look-back", partial(self._look_back, job))
+        if not touched["touched"]:
+            return True
+        if not begun or not _leaves_nothing(job, outcome):
+            return False
+        undone = await journal.once(CLEAN_UP, partial(self._clean_up, job))
+        return bool(undone["clean"])
 
     async def _begin(self, job: Job) -> Json:
         started = await self._read(records.begin, job.operation_id)
@@ -121,6 +152,9 @@ class Runner:
             outcome = _outcome(OperationStatus.SUCCEEDED, facts=found)
         except IceShelvesError as error:
             outcome = _outcome(_status_of(error), _redacted(error, job))
+        except Exception:
+            log.exception("operation %s, step %s", job.operation_id, name)
+            outcome = _outcome(OperationStatus.FAILED, _internal_error(job.operation_id))
         status = _step_status(outcome)
         message = outcome["error"]["message"] if outcome["error"] else ""
         if message:
@@ -176,14 +210,6 @@ class Runner:
                 work.report.progress(None, f"waiting: {error.message}")
             await asyncio.sleep(pause)
 
-    def _leaves_nothing(self, job: Job, outcome: Json) -> bool:
-        """Whether what was made is to be removed: never a revision that replaces an earlier one."""
-        if job.kind != "deploy" or job.revision > 1:
-            return False
-        if outcome["status"] == OperationStatus.CANCELLED:
-            return True
-        return outcome["status"] != OperationStatus.SUCCEEDED and job.on_failure == "cleanup"
-
     async def _look_back(self, job: Job) -> Json:
         return {"touched": await self._read(records.was_touched, job.deployment_id)}
 
@@ -191,9 +217,9 @@ class Runner:
         await self._read(records.begin_step, job.operation_id, CLEAN_UP)
         self._tell(job)
         report = self.logbook.report(job, CLEAN_UP)
-        work = Work(job.spec, job.mark, await self._providers.get(job.cluster_id), report)
         message = ""
         try:
+            work = Work(job.spec, job.mark, await self._providers.get(job.cluster_id), report)
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 for name in steps.UNDO:
                     await self._persist(work, name, _CLEAN_UP_SECONDS)
@@ -203,7 +229,10 @@ class Runner:
                 f"Could not clean up within {_CLEAN_UP_SECONDS:.0f} s; delete the deployment to try again."
             )
         except IceShelvesError as error:
-            message = f"Could not clean up: {error.message}"
+            message = storable(redact(f"Could not clean up: {error.message}", list(job.spec.secrets)))
+        except Exception:
+            log.exception("operation %s, clean-up", job.operation_id)
+            message = f"Could not clean up: {_internal_error(job.operation_id).message}"
         if message:
             report.log(message, "ERROR")
         await self.logbook.flush()
@@ -214,15 +243,31 @@ class Runner:
 
     async def _end(self, job: Job, ending: Ending) -> Json:
         await self.logbook.flush()
-        await self._read(records.end, job, ending)
+        ended = await self._read(records.end, job, ending)
         self._tell(job)
-        if self._goes_back(job, ending):
-            await asyncio.to_thread(self._follow_up, job)
-        return {}
+        if ended and self._goes_back(job, ending):
+            await self._go_back(job)
+        return {"ended": ended}
+
+    async def _go_back(self, job: Job) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self._follow_up, job)
+            except Temporary as error:
+                log.warning("the database is away, trying again: %s", error)
+                await asyncio.sleep(error.delay)
+            except IceShelvesError as error:
+                log.warning("%s is not rolled back: %s", job.spec.instance, error)
+                return
+            except Exception:
+                log.exception("%s is not rolled back", job.spec.instance)
+                return
+            else:
+                return
 
     def _goes_back(self, job: Job, ending: Ending) -> bool:
         """Whether a later revision's failure is answered by a roll-back to the last good one."""
-        if job.kind != "deploy" or job.revision == 1 or ending.status is OperationStatus.SUCCEEDED:
+        if job.kind != "deploy" or not job.replaces or ending.status is OperationStatus.SUCCEEDED:
             return False
         touched = "volumes" in ending.facts  # the step before the first change to the instance
         return touched and (job.on_failure == "cleanup" or ending.status is OperationStatus.CANCELLED)
@@ -264,6 +309,21 @@ async def _interruptible(work: Any, cancel: asyncio.Event, seconds: float, name:
             await asyncio.gather(task, return_exceptions=True)
 
 
+def _leaves_nothing(job: Job, outcome: Json) -> bool:
+    """Whether what was made is to be removed: never where there was something good before."""
+    if job.replaces:
+        return False
+    return outcome["status"] == OperationStatus.CANCELLED or job.on_failure == "cleanup"
+
+
+def _internal_error(operation_id: str) -> Failed:
+    return Failed(
+        f"IceShelves met an error of its own in operation {operation_id}.",
+        code="internal_error",
+        hint="The server's log has the details under this id; please report it.",
+    )
+
+
 def _outcome(
     status: OperationStatus, error: IceShelvesError | Json | None = None, facts: Json | None = None
 ) -> Json:
@@ -287,13 +347,14 @@ def _step_status(outcome: Json) -> StepStatus:
 
 
 def _redacted(error: IceShelvesError, job: Job) -> Json:
-    secrets = list(job.spec.secrets)
-    return _redact_json(error.to_json(), secrets)  # type: ignore[no-any-return]
+    """``error`` as it may be kept and shown; its code is ours and stays as it is."""
+    shown: Json = _redact_json(error.to_json(), list(job.spec.secrets))
+    return {**shown, "code": error.code, "docs": error.docs}
 
 
 def _redact_json(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        return redact(value, secrets)
+        return storable(redact(value, secrets))
     if isinstance(value, dict):
         return {key: _redact_json(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 
 class Slots:
-    """Counted on the event loop of one process; ``limit_of`` may change between calls."""
+    """Counted on the event loop of one process.  A cluster's limit is the one that was given last."""
 
-    def __init__(self, limit_of: Callable[[int], int]) -> None:
-        self._limit_of = limit_of
+    def __init__(self) -> None:
+        self._limits: dict[int, int] = {}
         self._running: dict[int, int] = {}
         self._waiting: dict[int, deque[asyncio.Event]] = {}
 
     @contextlib.asynccontextmanager
-    async def of(self, cluster_id: int, cancel: asyncio.Event) -> AsyncIterator[None]:
+    async def of(self, cluster_id: int, limit: int, cancel: asyncio.Event) -> AsyncIterator[None]:
         """Hold one of the cluster's slots.  Who is cancelled need not wait: it will only end itself."""
+        self._limits[cluster_id] = limit
         holds = await self._take(cluster_id, cancel)
         try:
             yield
@@ -28,7 +29,7 @@ class Slots:
 
     async def _take(self, cluster_id: int, cancel: asyncio.Event) -> bool:
         queue = self._waiting.setdefault(cluster_id, deque())
-        if not queue and self._running.get(cluster_id, 0) < self._limit_of(cluster_id):
+        if not queue and self._running.get(cluster_id, 0) < self._limits[cluster_id]:
             self._running[cluster_id] = self._running.get(cluster_id, 0) + 1
             return True
         turn = asyncio.Event()
@@ -50,6 +51,6 @@ class Slots:
     def _release(self, cluster_id: int) -> None:
         self._running[cluster_id] -= 1
         queue = self._waiting.get(cluster_id, deque())
-        while queue and self._running[cluster_id] < self._limit_of(cluster_id):
+        while queue and self._running[cluster_id] < self._limits[cluster_id]:
             self._running[cluster_id] += 1
             queue.popleft().set()

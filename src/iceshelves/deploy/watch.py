@@ -8,9 +8,15 @@ the result.  This module reads that stream; it is pure.
 
 from __future__ import annotations
 
-import json
+import itertools
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from iceshelves.core.bounded import load_json
+from iceshelves.core.errors import InvalidInput
+from iceshelves.core.text import storable
 
 LOG: Final = "/var/log/cloud-init-output.log"
 RESULT: Final = "/run/cloud-init/result.json"
@@ -37,6 +43,8 @@ STALL_COMMAND: Final = ("sh", "-c", STALL_SCRIPT, "iceshelves-cloud-init-stalled
 
 _MAX_LINE: Final = 16 * 1024
 _MAX_RESULT: Final = 256 * 1024
+_MAX_MESSAGES: Final = 50
+_MAX_MESSAGE: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class CloudInitStream:
     _pending: bytes = b""
     _section: str = LOG
     _result_text: list[str] = field(default_factory=list)
+    _result_size: int = 0
     _blank: bool = False
 
     def feed(self, chunk: bytes) -> list[str]:
@@ -79,9 +88,11 @@ class CloudInitStream:
             self._blank = False  # tail puts a blank line before a header
             self._section = line[4:-4]
             self._result_text.clear()
+            self._result_size = 0
             return []
         if self._section == RESULT:
-            if sum(map(len, self._result_text)) < _MAX_RESULT:
+            self._result_size += len(line) + 1
+            if self._result_size <= _MAX_RESULT:
                 self._result_text.append(line)
             return []
         held, self._blank = self._blank, line == ""
@@ -95,26 +106,20 @@ class CloudInitStream:
 
 def parse_result(text: str) -> CloudInitResult | None:
     """Read ``result.json``; ``None`` while it is not complete."""
-    try:
-        parsed: Any = json.loads(text)
-    except ValueError:
-        return None
+    parsed = _parse(text)
     v1 = parsed.get("v1") if isinstance(parsed, dict) else None
     if not isinstance(v1, dict):
         return None
     errors = v1.get("errors")
     return CloudInitResult(
         datasource=str(v1.get("datasource") or ""),
-        errors=tuple(str(error) for error in errors) if isinstance(errors, list) else (),
+        errors=_bounded(errors) if isinstance(errors, list) else (),
     )
 
 
 def parse_warnings(status_json: bytes) -> list[str]:
     """Recoverable errors in ``status.json`` (cloud-init 23.4 and later): done, but degraded."""
-    try:
-        parsed: Any = json.loads(status_json)
-    except ValueError:
-        return []
+    parsed = _parse(status_json)
     v1 = parsed.get("v1") if isinstance(parsed, dict) else None
     found: dict[str, None] = {}
     for stage in v1.values() if isinstance(v1, dict) else ():
@@ -122,11 +127,35 @@ def parse_warnings(status_json: bytes) -> list[str]:
         for messages in groups.values() if isinstance(groups, dict) else ():
             for message in messages if isinstance(messages, list) else ():
                 found[str(message)] = None
-    return list(found)
+    return list(_bounded(found))
+
+
+def _parse(text: str | bytes) -> Any:
+    """The guest's JSON, or ``None``: it may be cut off, or made to exhaust whoever reads it."""
+    try:
+        return load_json(text, source="The guest's report", max_bytes=_MAX_RESULT + 1, max_nodes=20_000)
+    except InvalidInput:
+        return None
+
+
+def _bounded(messages: Iterable[object]) -> tuple[str, ...]:
+    return tuple(
+        storable(str(message)[:_MAX_MESSAGE]) for message in itertools.islice(messages, _MAX_MESSAGES)
+    )
 
 
 _TELLING: Final = ("error", "fail", "unable", "not found", "cannot", "no such", "denied", "e: ", "fatal")
 _OWN_WORDS: Final = ("cloud-init v.", "ci-info:", "traceback", "  file ", "cc_scripts_user.py", "util.py[")
+
+
+# cloud-init writes each error as Python shows ('module', SomeError("words")).
+_REPR: Final = re.compile(r"""^\('(?P<module>[\w-]+)', \w+\((?P<quote>["'])(?P<words>.*)(?P=quote)\)\)$""")
+
+
+def plain_error(error: str) -> str:
+    """``error`` of cloud-init's result as a sentence, where it has the form that cloud-init gives it."""
+    match = _REPR.match(error)
+    return f"{match['module']}: {match['words']}" if match else error
 
 
 def telling_lines(lines: list[str], most: int = 5) -> list[str]:

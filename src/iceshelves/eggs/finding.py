@@ -38,12 +38,14 @@ class Finding:
 def from_error(error: InvalidInput, file: str) -> Finding:
     """The finding that says what ``error`` says about ``file``, unless its details name a better place."""
     details = error.details
+    where, line = str(details.get("file", file)), int(details.get("line", 1))
+    message = error.message.removeprefix(f"{where}, line {line}: ")  # a finding has its place beside it
     return Finding(
         "error",
         error.code,
-        error.message,
-        str(details.get("file", file)),
-        int(details.get("line", 1)),
+        message[:1].upper() + message[1:] if message != error.message else message,
+        where,
+        line,
         details.get("column"),
         details.get("field"),
         error.hint,

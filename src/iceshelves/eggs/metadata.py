@@ -237,7 +237,10 @@ class _Reader:
     def _parameters(self) -> Iterator[Parameter]:
         value = self._raw.get("parameters", {})
         if not isinstance(value, dict):
-            self._add("error", "wrong_type", "parameters must be an object of definitions.", ("parameters",))
+            message = (
+                'parameters must be an object, such as {"title": {"type": "string", "default": "Hello"}}.'
+            )
+            self._add("error", "wrong_type", message, ("parameters",))
             return
         for name, raw in value.items():
             parameter = self._parameter(name, raw)

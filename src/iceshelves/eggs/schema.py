@@ -2,10 +2,12 @@
 
 Shipped as published with cloud-init 22.4.2 (Debian 12) and 25.1.4 (Debian 13); see NOTICE.  The older one
 rejects forms that the newer accepts, and cloud-init itself only warns: so these findings are warnings.
+One is an error, a key that is plainly a misspelling of another: the instance would come up without it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import itertools
@@ -30,6 +32,7 @@ _ALWAYS_KNOWN: Final = frozenset({
     "version",
 })  # fmt: skip
 _MAX_FINDINGS: Final = 100
+_SLIP: Final = 0.8  # so much alike are a key and its misspelling, by difflib's ratio
 
 
 def schema_version(release: str | None) -> str:
@@ -71,7 +74,7 @@ def _unknown_keys(document: Document, file: str, version: str) -> Iterator[Findi
             continue
         position = document.position((key if isinstance(key, str | int) else str(key),))
         close = difflib.get_close_matches(str(key), known, n=1)
-        yield Finding(
+        finding = Finding(
             "warning",
             "unknown_key",
             f"cloud-init {version} knows no key {str(key)[:80]!r}; it would be ignored.",
@@ -81,6 +84,13 @@ def _unknown_keys(document: Document, file: str, version: str) -> Iterator[Findi
             str(key)[:80],
             f"Did you mean {close[0]}?" if close else None,
         )
+        yield dataclasses.replace(finding, level="error") if _is_slip(str(key), close) else finding
+
+
+def _is_slip(key: str, close: list[str]) -> bool:
+    """Whether ``key`` is a misspelling of a known one: what it says would silently not be done."""
+    own = key.startswith(("x-", ".", "_"))  # the usual places for anchors
+    return not own and bool(close) and difflib.SequenceMatcher(None, key, close[0]).ratio() >= _SLIP
 
 
 @functools.lru_cache(maxsize=2)

@@ -27,6 +27,7 @@ from iceshelves.core.errors import (
     Unauthenticated,
     Unsupported,
 )
+from iceshelves.core.names import OBJECT_NAME
 from iceshelves.server.call import request_id_of
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -47,6 +48,12 @@ TITLES: Final[Mapping[int, str]] = {
     502: "The hypervisor or the guest failed",
     503: "Not available right now",
     504: "It took too long",
+}
+#: patterns that people meet, in their words
+_PATTERNS: Final[Mapping[str | None, str]] = {
+    f"^{OBJECT_NAME.pattern}$": (
+        "use 1 to 63 of a-z, 0-9, '.', '_' and '-', with a letter or digit at both ends"
+    )
 }
 _log: Final = logging.getLogger("iceshelves.server")
 
@@ -185,6 +192,11 @@ def _wrong_method(request: Request) -> MethodNotAllowed:
 def _fields(errors: Sequence[Any]) -> list[dict[str, str]]:
     """Where and what, without the value: it may be a secret."""
     return [
-        {"field": ".".join(str(part) for part in error["loc"]), "message": str(error["msg"])}
+        {"field": ".".join(str(part) for part in error["loc"]), "message": _in_words(error)}
         for error in errors[:50]
     ]
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    pattern = (error.get("ctx") or {}).get("pattern")
+    return _PATTERNS.get(pattern, str(error["msg"]))

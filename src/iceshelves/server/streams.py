@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from iceshelves.core.errors import IceShelvesError
+from iceshelves.core.log import logger
 from iceshelves.deploy.states import OPEN
 from iceshelves.server import shown
 from iceshelves.server.call import Call
@@ -25,6 +26,7 @@ from iceshelves.server.schemas.operations import LogItem, OperationItem
 from iceshelves.store.queries import deployments, logs, operations
 from iceshelves.store.queries.pages import Row
 
+_log: Final = logger(__name__)
 MEDIA_TYPE: Final = "text/event-stream"
 _PATIENCE: Final = 1.0
 _HEARTBEAT: Final = 15.0
@@ -100,7 +102,11 @@ async def _events(call: Call, subject: Subject, place: Place, news: News) -> Asy
                 if not await _still_allowed(call):
                     return
                 yield b": still here\n\n"
-            news = await run_in_threadpool(_news, call, subject, place)
+            try:
+                news = await run_in_threadpool(_news, call, subject, place)
+            except IceShelvesError as error:  # the database is away: the reader comes back by itself
+                _log.warning("the stream of %s ends early: %s", subject.topic, error)
+                return
 
 
 def _written(news: News, place: Place) -> list[tuple[bytes, Place]]:

@@ -6,7 +6,7 @@ into writers half way would otherwise fail with "database is locked" at once ins
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +14,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as ConnectionsUsedUp
 from sqlalchemy.orm import Session, sessionmaker
 
 from iceshelves.core.errors import InvalidInput, Temporary
+from iceshelves.core.log import logger
 from iceshelves.store import schema
 
 #: without them every commit waits for the disk, and a second writer fails instead of waiting
@@ -28,6 +30,9 @@ SQLITE_PRAGMAS: Final = (
     "foreign_keys=ON",
     "temp_store=MEMORY",
 )
+
+
+log = logger(__name__)
 
 
 def sqlite_url(path: Path) -> str:
@@ -91,19 +96,19 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema up to date; cheap when it is."""
-        with _plain_errors():
+        with _plain_errors(_unusable):
             schema.upgrade(self.engine)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that commits at the end, or not at all."""
-        with _plain_errors(), self._writers.begin() as session:
+        with _plain_errors(_away), self._writers.begin() as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view; nothing that is done in it is kept."""
-        with _plain_errors(), self._readers() as session:
+        with _plain_errors(_away), self._readers() as session:
             yield session
 
     def close(self) -> None:
@@ -112,14 +117,29 @@ class Database:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A database that is away or full becomes an error that a user can act on."""
+def _plain_errors(described: Callable[[str], Temporary]) -> Iterator[None]:
+    """A database that is away, full or out of connections becomes an error that a user can act on."""
     try:
         yield
-    except OperationalError as error:
-        cause = str(error.orig).strip().splitlines()[0] if error.orig and str(error.orig).strip() else ""
-        raise Temporary(
-            f"The database did not answer as it should: {cause or type(error.orig).__name__}",
-            code="database_unavailable",
-            hint="Check that it runs, accepts connections, and has room on its disk.",
-        ) from error
+    except (OperationalError, InterfaceError, ConnectionsUsedUp) as error:
+        words = str(getattr(error, "orig", None) or error).strip().splitlines()
+        raise described(words[0] if words else type(error).__name__) from error
+
+
+def _unusable(cause: str) -> Temporary:
+    """For who starts the server: with the database's own words."""
+    return Temporary(
+        f"The database did not answer as it should: {cause}",
+        code="database_unavailable",
+        hint="Check that it runs, accepts connections, and has room on its disk.",
+    )
+
+
+def _away(cause: str) -> Temporary:
+    """For everybody else: the database's words may tell its address and user, so the log alone gets them."""
+    log.warning("the database did not answer as it should: %s", cause)
+    return Temporary(
+        "The database did not answer as it should.",
+        code="database_unavailable",
+        hint="Try again; if it stays so, the server's log says why.",
+    )

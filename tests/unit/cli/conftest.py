@@ -221,6 +221,7 @@ def deployment() -> dict[str, Any]:
 def one_deployment(server: FakeServer) -> FakeServer:
     """A server with the deployment local:web, number 7."""
     server.on("GET", "/api/clusters", page("clusters", {"id": 1, "name": "local"}))
+    server.on("GET", "/api/clusters/local", {"success": True, "id": 1, "name": "local"})
     server.on("GET", "/api/deployments", page("deployments", DEPLOYMENT))
     server.on("GET", "/api/deployments/7", {"success": True, "data": DEPLOYMENT, **DEPLOYMENT})
     return server

@@ -290,3 +290,48 @@ def test_an_error_names_its_place_in_the_docs_and_the_fields_that_are_wrong(run:
 @pytest.mark.parametrize("listen", ["8000", "host:", ":80", "host:99999", "host:http"])
 def test_where_to_listen_must_be_a_host_and_a_port(run: Any, listen: str) -> None:
     assert run("serve", "--listen", listen).code == 2
+
+
+def test_revisions_are_listed(run: Any, one_deployment: Any, listed: Any) -> None:
+    entry = {
+        "number": 2,
+        "egg": {"id": 3, "name": "hello-web", "version": "1.2.0"},
+        "image": "debian/13",
+        "status": "completed",
+        "created_by": "admin",
+        "created_on": "2026-01-31T12:00:00.000Z",
+    }
+    one_deployment.on("GET", "/api/deployments/7/revisions", listed("revisions", entry))
+    assert run("revisions", "local:web", "--json", "number,egg.version").json == [
+        {"number": 2, "egg.version": "1.2.0"}
+    ]
+    assert "hello-web 1.2.0" in run("revisions", "web").out
+
+
+def test_the_audit_says_who_did_what(run: Any, server: Any, listed: Any) -> None:
+    entry = {
+        "id": 1,
+        "timestamp": "2026-01-31T12:00:00.000Z",
+        "actor": "ole",
+        "action": "deployment.create",
+        "object": "local:web",
+        "outcome": "allowed",
+    }
+    server.on("GET", "/api/audit", listed("audit", entry))
+    (row,) = run("audit", "list").out.splitlines()[1:]
+    assert row.split() == ["2026-01-31T12:00:00.000Z", "ole", "deployment.create", "local:web", "allowed"]
+
+
+def test_a_misspelt_deployment_gets_the_one_that_is_like_it(run: Any, server: Any, listed: Any) -> None:
+    entry = {"id": 7, "cluster": {"name": "local"}, "instance_name": "web"}
+    server.on("GET", "/api/deployments", listed("deployments"), listed("deployments", entry))
+    assert "Did you mean web?" in run("show", "wbe").err
+
+
+def test_a_cluster_that_fails_its_test_says_how_to_go_on(run: Any, server: Any) -> None:
+    server.on("POST", "/api/clusters", {"success": True}, status=201)
+    checks = [{"name": "connection", "ok": False, "message": "no socket", "remedy": "Start it."}]
+    server.on("POST", "/api/clusters/lab/test", {"status": "error", "details": {"checks": checks}})
+    done = run("cluster", "add", "lab")
+    assert done.code == 1
+    assert "iceshelves cluster delete lab" in done.err

@@ -219,6 +219,7 @@ def test_ctrl_c_cancels_on_the_server_and_waits_for_the_end(
     assert len(ready.to("POST", "/api/operations/op-1/cancel")) == 1
     assert ready.to("GET", EVENTS)[1].headers["Last-Event-ID"] == "1.0"
     assert "Cancelling" in done.err
+    assert "Error" not in done.err, "it is what was asked for"
 
 
 def test_ctrl_c_that_comes_too_late_changes_nothing(
@@ -238,6 +239,7 @@ def test_ctrl_c_twice_leaves_it_alone_and_says_how_to_come_back(
     )
     done = run("deploy", "hello-web", "local:web")
     assert done.code == 130
+    assert "Not waiting" in done.err
     assert "iceshelves operation watch op-1" in done.err
     assert len(ready.to("POST", "/api/operations/op-1/cancel")) == 1
 
@@ -272,7 +274,13 @@ def egg_directory(tmp_path: Path) -> Path:
 def test_an_egg_of_the_disk_is_imported_first(run: Any, ready: Any, egg_directory: Path) -> None:
     from iceshelves.eggs import unpack
 
-    answer = {"egg_id": 9, "name": "mine", "version": "0.1.0", "digest": "sha256:" + "a" * 64}
+    answer = {
+        "egg_id": 9,
+        "name": "mine",
+        "version": "0.1.0",
+        "digest": "sha256:" + "a" * 64,
+        "message": "mine 0.1.0 is in the library already.",
+    }
     ready.on("POST", "/api/eggs/import", answer, status=201)
     done = run("deploy", str(egg_directory), "local:web")
     assert done.code == 0
@@ -280,7 +288,7 @@ def test_an_egg_of_the_disk_is_imported_first(run: Any, ready: Any, egg_director
     assert sent.headers["Content-Type"] == "application/octet-stream"
     assert unpack(sent.body).name == "mine"
     assert sent_to_deploy(ready)["egg"] == "mine@0.1.0"
-    assert "Imported" in done.err
+    assert "mine 0.1.0 is in the library already." in done.err
 
 
 def test_a_broken_egg_is_not_even_sent(run: Any, ready: Any, egg_directory: Path) -> None:
@@ -290,6 +298,34 @@ def test_a_broken_egg_is_not_even_sent(run: Any, ready: Any, egg_directory: Path
     assert "cloud-init.yaml:3: error:" in done.err
     assert not ready.to("POST", "/api/eggs/import")
     assert not ready.to("POST", "/api/deploy")
+
+
+def test_what_is_no_egg_at_all_is_told_with_its_place(run: Any, ready: Any, egg_directory: Path) -> None:
+    (egg_directory / "metadata.json").write_text('{"name": "mine",\n}\n')
+    done = run("deploy", str(egg_directory), "local:web")
+    assert done.code == 1
+    assert f"{egg_directory}/metadata.json:2: error: Expecting property name" in done.err
+    assert done.err.count("line 2") == 0, "the place is told once"
+
+
+def test_nothing_is_imported_for_a_cluster_that_is_not_there(
+    run: Any, ready: Any, egg_directory: Path
+) -> None:
+    missing = {"error": "There is no cluster 'locla'.", "error_code": "cluster_not_found"}
+    ready.on("GET", "/api/clusters/locla", missing, status=404)
+    done = run("deploy", str(egg_directory), "locla:web")
+    assert done.code == 1
+    assert "Did you mean local?" in done.err
+    assert not ready.to("POST", "/api/eggs/import")
+
+
+def test_a_misspelt_egg_gets_the_name_that_is_like_it(run: Any, ready: Any, listed: Any) -> None:
+    unknown = {"error": "There is no egg 'hello-wbe'.", "error_code": "egg_not_found", "hint": "List them."}
+    ready.on("POST", "/api/deploy", unknown, status=404)
+    ready.on("GET", "/api/eggs", listed("eggs", {"name": "hello-web", "version": "1.2.0"}))
+    assert "Did you mean hello-web?" in run("deploy", "hello-wbe", "local:web").err
+    assert "The latest version of hello-web is 1.2.0." in run("deploy", "hello-web@9", "local:web").err
+    assert "List them." in run("deploy", "zzz", "local:web").err
 
 
 def test_a_directory_written_as_a_name_is_told_how_to_write_it(

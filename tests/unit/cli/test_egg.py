@@ -172,9 +172,47 @@ def test_eggs_of_the_disk_and_of_the_library_are_compared(
 
 
 def test_importing_names_what_came_in(run: Any, server: Any, egg: Path) -> None:
-    answer = {"egg_id": 9, "name": "mine", "version": "0.1.0", "digest": "sha256:" + "a" * 64}
+    answer = {
+        "egg_id": 9,
+        "name": "mine",
+        "version": "0.1.0",
+        "digest": "sha256:" + "a" * 64,
+        "message": "mine 0.1.0 is in the library.",
+    }
     server.on("POST", "/api/eggs/import", answer, status=201)
     assert run("egg", "import", str(egg)).out == "mine@0.1.0\n"
+
+
+def test_warnings_are_told_at_the_import_too(run: Any, server: Any, egg: Path) -> None:
+    with (egg / "cloud-init.yaml").open("a") as stream:
+        stream.write("frobnicate: yes\n")
+    server.on("POST", "/api/eggs/import", {"error": "no", "error_code": "x"}, status=409)
+    assert "cloud-init.yaml:5: warning: " in run("egg", "import", str(egg)).err
+
+
+def test_a_misspelt_key_is_not_imported(run: Any, server: Any, egg: Path) -> None:
+    with (egg / "cloud-init.yaml").open("a") as stream:
+        stream.write("pakages: [nginx]\n")
+    done = run("egg", "import", str(egg))
+    assert done.code == 1
+    assert "Did you mean packages?" in done.err
+    assert not server.sent
+
+
+def test_an_egg_is_switched_off_and_on(run: Any, server: Any) -> None:
+    server.on("PATCH", "/api/eggs/mine", {"egg_id": 9, "message": "Off."})
+    assert "iceshelves egg activate mine" in run("egg", "deactivate", "mine").out
+    assert run("egg", "activate", "mine").code == 0
+    assert [sent.json for sent in server.to("PATCH", "/api/eggs/mine")] == [
+        {"is_active": False},
+        {"is_active": True},
+    ]
+
+
+def test_a_finding_about_a_packed_file_names_it_once(run: Any, tmp_path: Path) -> None:
+    junk = tmp_path / "junk.egg"
+    junk.write_bytes(b"hello")
+    assert run("egg", "lint", str(junk)).out.startswith(f"{junk}:1: error: ")
 
 
 def test_the_library_is_listed_shown_and_cleaned(run: Any, server: Any, listed: Any) -> None:

@@ -49,6 +49,14 @@ def test_a_table_fits_the_terminal_by_shortening_its_widest_column(terminal: Any
     assert "…" in text
 
 
+def test_names_are_the_last_to_be_shortened(terminal: Any) -> None:
+    row = ["12", "local:a-rather-long-name", "hello-web 1.0.0", "completed-at-last"]
+    terminal(52)
+    assert row[1] in table(["ID", "NAME", "EGG", "STATUS"], [row])
+    terminal(20)
+    assert row[1] not in table(["ID", "NAME", "EGG", "STATUS"], [row])
+
+
 def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert "x" * 500 in table(["A"], [["x" * 500]])
 

@@ -24,7 +24,7 @@ from iceshelves.providers.connection import Scenario
 from iceshelves.providers.fake.world import FakeWorld, forget_world, open_world
 from iceshelves.store import models
 from iceshelves.store.database import Database, sqlite_url
-from iceshelves.store.models import Deployment, LogLine, Operation, Step
+from iceshelves.store.models import Cluster, Deployment, LogLine, Operation, Step
 
 ADMIN = Actor(1, 1, "admin", Role.ADMIN)
 _worlds = itertools.count()
@@ -48,10 +48,13 @@ class MemoryEngine:
 
     async def submit(self, operation_id: str) -> None:
         record = self.records.setdefault(operation_id, {})
-        if operation_id not in self.tasks and "end" not in record:
+        if operation_id not in self.tasks and not _has_ended(record):
             assert self._workflow is not None
             run = self._workflow(_MemoryJournal(record, self.hook), operation_id)
             self.tasks[operation_id] = asyncio.ensure_future(run)
+
+    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
+        return {key: not _has_ended(self.records[key]) for key in operation_ids if key in self.tasks}
 
     async def forget(self, operation_ids: Sequence[str]) -> None:
         for operation_id in operation_ids:
@@ -61,6 +64,10 @@ class MemoryEngine:
         for task in self.tasks.values():
             task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+
+
+def _has_ended(record: dict[str, str]) -> bool:
+    return "end-cancelled" in record or json.loads(record.get("end", "{}")).get("ended", False)
 
 
 class _MemoryJournal:
@@ -155,6 +162,10 @@ class Plane:
         async with asyncio.timeout(15):
             while self.steps(operation_id).get(step) != status:
                 await asyncio.sleep(0.002)
+
+    def limit_cluster(self, most: int) -> None:
+        with self.control.database.write() as session:
+            session.get_one(Cluster, self.cluster_id).max_operations = most
 
     def operation(self, operation_id: str) -> Operation:
         with self.control.database.read() as session:

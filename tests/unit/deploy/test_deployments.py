@@ -233,7 +233,7 @@ def test_cancel_leaves_nothing(play: Play, step: str, script: dict[str, Any]) ->
 
 def test_cancel_before_it_began(play: Play) -> None:
     async def story(plane: Plane) -> None:
-        plane.control._limits[plane.cluster_id] = 1
+        plane.limit_cluster(1)
         plane.world.rewrite({"guests": {"first": {"result": "never"}}})
         first = plane.deploy("first")
         await plane.reached(first.operation_id, "cloud-init")
@@ -277,7 +277,7 @@ def test_one_that_hangs_delays_none_of_the_others(play: Play) -> None:
 
 def test_the_clusters_limit_holds(play: Play) -> None:
     async def story(plane: Plane) -> None:
-        plane.control._limits[plane.cluster_id] = 3
+        plane.limit_cluster(3)
         plane.world.rewrite({"delays": {"create": 0.1}})
         egg_id = plane.add_egg()
         for accepted in [plane.deploy(f"web-{n}", egg_id=egg_id) for n in range(12)]:

@@ -41,7 +41,9 @@ def test_a_good_egg_has_no_findings(make_files: Any) -> None:
         ("#cloud-config\nbootcmd:\n  - echo a: b\n", "error", "command_is_mapping", 3),
         ("#cloud-config\nruncmd:\n  - true\n", "error", "command_not_text", 3),
         ("#cloud-config\nruncmd: ls\n", "error", "not_a_list", 2),
-        ("#cloud-config\npackages: []\npakages: [x]\n", "warning", "unknown_key", 3),
+        ("#cloud-config\npackages: []\npakages: [x]\n", "error", "unknown_key", 3),
+        ("#cloud-config\npackages: []\nx-packages: [x]\n", "warning", "unknown_key", 3),
+        ("#cloud-config\nfrobnicate: yes\n", "warning", "unknown_key", 2),
         ("#cloud-config\n\nwrite_files:\n  - path: /x\n    contents: y\n", "warning", "schema", 4),
         ("#cloud-config\npackages: nginx\n", "warning", "schema", 2),
         ("#cloud-config\nusers:\n  - default\n  - name: x\n    sudoo: y\n", "warning", "schema", 4),
@@ -196,8 +198,8 @@ def test_a_template_is_judged_by_what_comes_out_at_the_line_where_it_stands(make
     parameters = {"wide": {"type": "boolean"}, "names": {"type": "list"}, "text": {"required": True}}
     files = make_files(text, rendering="jinja", parameters=parameters)
     assert found(files) == [
+        ("error", "unknown_key", "cloud-init.yaml", 8),
         ("error", "command_is_mapping", "cloud-init.yaml", 10),
-        ("warning", "unknown_key", "cloud-init.yaml", 8),
     ]
 
 

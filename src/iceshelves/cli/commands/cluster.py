@@ -76,7 +76,16 @@ def add(
         body["max_operations"] = max_operations
     app.client.post("/api/clusters", body)
     click.echo(f"Added {name}.")
-    return 0 if no_test else tell_test(_test(app, name))
+    if no_test:
+        return 0
+    status = tell_test(_test(app, name))
+    if status:
+        click.echo(
+            f"Next:  iceshelves cluster test {name}     when that is mended\n"
+            f"       iceshelves cluster delete {name}   to add it anew, with another address",
+            err=True,
+        )
+    return status
 
 
 @cluster.command("list")

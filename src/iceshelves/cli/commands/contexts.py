@@ -13,10 +13,11 @@ from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_context
 from iceshelves.cli.output import Column, Output, output_options
 from iceshelves.cli.servers import Server, context_name_for, normalised_url
-from iceshelves.core.errors import InvalidInput
+from iceshelves.core.errors import InvalidInput, Unauthenticated
 from iceshelves.core.secret import Secret
 
 _MAX_TOKEN: Final = 4096
+_WHENCE: Final = "The server shows one at its first start; 'iceshelves admin-token' there makes a new one."
 
 
 @click.command()
@@ -39,6 +40,9 @@ def login(app: App, url: str, token_file: str | None, name: str | None) -> None:
     client = app.connect(server)
     try:
         me = client.get("/api/whoami")
+    except Unauthenticated as error:
+        error.hint = _WHENCE
+        raise
     finally:
         client.close()
     chosen = name or context_name_for(address)
@@ -93,10 +97,12 @@ def _read_token(token_file: str | None) -> Secret:
     else:
         text = sys.stdin.read(_MAX_TOKEN)
     token = text.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if not token:
+        raise InvalidInput("No token was given.", code="invalid_token", hint=_WHENCE)
+    if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidInput(
             "That is not a token.",
             code="invalid_token",
-            hint="The server shows one at its first start; 'iceshelves admin-token' makes a new one.",
+            hint=_WHENCE,
         )
     return Secret(token)

@@ -14,6 +14,7 @@ from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_deployment, complete_egg, complete_new_place
 from iceshelves.cli.eggs import egg_in_library, named
 from iceshelves.cli.output import Output, facts, output_options
+from iceshelves.cli.problems import ERROR
 from iceshelves.cli.steps import duration
 from iceshelves.cli.values import Duration, assignments, mapping_from_file, overrides
 from iceshelves.cli.watch import follow
@@ -120,7 +121,7 @@ def deploy(
     it), which is imported first.  Where there is one cluster only, NAME alone will do.
 
     It is ready when the guest says so: cloud-init has succeeded and the egg's checks pass.  Ctrl-C cancels
-    the work and takes back what was made; Ctrl-C again leaves it going on without you.
+    the work and takes back what was made; Ctrl-C again does not wait for the end of that.
     """
     place = new_place(app.client, address)
     body = {
@@ -132,7 +133,7 @@ def deploy(
         "profiles": list(profiles),
         **wishes,
     }
-    with named(egg):
+    with named(app.client, egg):
         accepted = app.client.post("/api/deploy", _given(body))
     return _carry_out(app, place, accepted, waiting, output)
 
@@ -154,7 +155,7 @@ def update(
     """
     deployment = find_deployment(app.client, address)
     body = _given({"egg": egg_in_library(app.client, egg) if egg else None, **wishes})
-    with named(egg or ""):
+    with named(app.client, egg or ""):
         accepted = app.client.post(f"/api/deployments/{deployment['id']}/update", body)
     return _carry_out(app, place_of(deployment), accepted, waiting, output)
 
@@ -217,8 +218,8 @@ def _carry_out(app: App, place: Place, accepted: Mapping[str, Any], waiting: Wai
         output.one(deployment, lambda: _good_news(place, deployment))
     elif not output.is_for_people:
         output.one(app.client.get(f"/api/deployments/{number}"), str)
-    elif status == 1:
-        click.echo(f"Next:  iceshelves logs {place} --guest   iceshelves retry {place}", err=True)
+    elif status == ERROR:
+        click.echo(f"Next:  iceshelves logs {place}   iceshelves retry {place}", err=True)
     return status
 
 

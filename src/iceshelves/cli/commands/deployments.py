@@ -1,14 +1,15 @@
-"""``list``, ``show``, ``cancel`` and ``delete``."""
+"""``list``, ``show``, ``revisions``, ``cancel`` and ``delete``."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 import click
 
-from iceshelves.cli.address import find_deployment, place_of
+from iceshelves.cli.address import deployment_id, find_deployment, place_of
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_cluster, complete_deployment
 from iceshelves.cli.listing import told_if_cut
@@ -26,6 +27,15 @@ _COLUMNS: Final = (
     Column("STATUS", "status"),
     Column("AGE", lambda entry: age(entry.get("created_on"))),
     Column("BY", "deployed_by"),
+)
+_FINGERPRINT: Final = re.compile("[0-9a-f]{64}")
+_REVISION_COLUMNS: Final = (
+    Column("REV", "number"),
+    Column("EGG", lambda entry: f"{entry['egg']['name']} {entry['egg'].get('version') or ''}".strip()),
+    Column("STATUS", "status"),
+    Column("IMAGE", lambda entry: short_fingerprint(str(entry.get("image") or ""))),
+    Column("AGE", lambda entry: age(entry.get("created_on"))),
+    Column("BY", "created_by"),
 )
 
 
@@ -71,6 +81,20 @@ def show(app: App, address: str, output: Output) -> None:
     """Show a deployment: its state, addresses and steps."""
     deployment = find_deployment(app.client, address)
     output.one(deployment, lambda: _text(deployment))
+
+
+@click.command()
+@click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_deployment)
+@output_options
+@pass_app
+def revisions(app: App, address: str, output: Output) -> None:
+    """List what a deployment was and is, the newest first.
+
+    'iceshelves rollback --revision N' goes back to one of them.
+    """
+    number = deployment_id(app.client, address)
+    entries = list(app.client.items(f"/api/deployments/{number}/revisions", "revisions"))
+    output.many(entries, _REVISION_COLUMNS, "No revisions.")
 
 
 @click.command()
@@ -133,6 +157,11 @@ def delete(app: App, address: str, yes: bool, no_wait: bool) -> int:
     if status == 0:
         click.echo(f"{place} is deleted.")
     return status
+
+
+def short_fingerprint(image: str) -> str:
+    """An image as people tell it from others: the first 12 digits of a fingerprint, or its name."""
+    return image[:12] if _FINGERPRINT.fullmatch(image) else image
 
 
 def confirm_by_name(name: str, consequence: str) -> None:

@@ -31,6 +31,10 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
     "Library": {
         "list": Lazy(f"{_HERE}.egg_library:list_eggs", "List the eggs of the library."),
         "import": Lazy(f"{_HERE}.egg_library:import_", "Add eggs from the disk to the library."),
+        "activate": Lazy(f"{_HERE}.egg_library:activate", "Let an egg be deployed again."),
+        "deactivate": Lazy(
+            f"{_HERE}.egg_library:deactivate", "Keep an egg in the library, but let nobody deploy it."
+        ),
         "delete": Lazy(f"{_HERE}.egg_library:delete", "Delete one version from the library."),
     },
 }

@@ -1,15 +1,15 @@
-"""``egg list``, ``import`` and ``delete``: the server's library."""
+"""``egg list``, ``import``, ``activate``, ``deactivate`` and ``delete``: the server's library."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_egg
-from iceshelves.cli.eggs import import_egg, in_library
+from iceshelves.cli.eggs import import_egg, in_library, named
 from iceshelves.cli.listing import told_if_cut
 from iceshelves.cli.output import Column, Output, output_options
 
@@ -18,6 +18,7 @@ _COLUMNS: Final = (
     Column("VERSION", "version"),
     Column("CATEGORY", "category"),
     Column("TYPE", "egg_type"),
+    Column("ACTIVE", "is_active"),
     Column("DESCRIPTION", "description"),
 )
 
@@ -68,6 +69,32 @@ def import_(app: App, paths: tuple[Path, ...]) -> None:
     """
     for path in paths:
         click.echo(import_egg(app.client, path))
+
+
+@click.command()
+@click.argument("name", metavar="NAME[@VERSION]", shell_complete=complete_egg)
+@pass_app
+def activate(app: App, name: str) -> None:
+    """Let an egg be deployed again."""
+    _switch(app, name, {"is_active": True})
+    click.echo(f"{name} can be deployed.")
+
+
+@click.command()
+@click.argument("name", metavar="NAME[@VERSION]", shell_complete=complete_egg)
+@pass_app
+def deactivate(app: App, name: str) -> None:
+    """Keep an egg in the library, but let nobody deploy it.
+
+    Instances that were made of it stay as they are.
+    """
+    _switch(app, name, {"is_active": False})
+    click.echo(f"{name} can be deployed no more, until 'iceshelves egg activate {name}'.")
+
+
+def _switch(app: App, name: str, body: dict[str, Any]) -> None:
+    with named(app.client, name):
+        app.client.patch(in_library(name), body)
 
 
 @click.command()

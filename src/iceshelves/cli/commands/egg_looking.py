@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def show(app: App, name: str, output: Output) -> None:
     """Show an egg, its parameters, and its README."""
     path = local_path(name)
-    with named(name):
+    with named(None if path else app.client, name):
         found = _described(read_local(path)) if path else app.client.get(in_library(name))
     output.one(found, lambda: _text(found))
 
@@ -68,7 +68,7 @@ def render(
         "instance_name": instance_name,
     }
     path = local_path(name)
-    with named(name):
+    with named(None if path else app.client, name):
         rendered = (
             _render_here(path, wanted) if path else app.client.post(f"{in_library(name)}/render", wanted)
         )

@@ -53,6 +53,8 @@ def logs(
         if output.is_for_people:
             for line in lines:
                 _print(line, guest)
+            if not lines:
+                click.echo("There is no such line in the log.", err=True)
         else:
             output.many(lines, _COLUMNS, "")
         return

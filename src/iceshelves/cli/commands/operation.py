@@ -70,7 +70,7 @@ def show_operation(app: App, operation_id: str, output: Output) -> None:
 def watch(app: App, operation_id: str, verbose: bool) -> int:
     """Wait for an operation to end: status 0 if it succeeded, 1 if it failed, 130 if it was cancelled.
 
-    Ctrl-C cancels it; Ctrl-C again leaves it going on without you.
+    Ctrl-C cancels it; Ctrl-C again does not wait for the end of that.
     """
     return follow(app, operation_id, verbose=verbose)
 

@@ -7,6 +7,7 @@ the value), ``async`` (``metadata`` holds the operation) or ``error`` (``error``
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from iceshelves.providers.incus.session import describe, open_hypervisor_session
 
 #: bytes; 2,500 instances with recursion are about 12 MB
 _ANSWER_LIMIT: Final = 64 * 1024 * 1024
+#: seconds without data after which a ping is answered, and seconds after which it is answered anyway
+_QUIET: Final = 1.0
+_OVERDUE: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Client:
     async def websocket(
         self, where: str, *, heartbeat: float | None = None, **query: str
     ) -> aiohttp.ClientWebSocketResponse:
-        """Open a websocket at ``where``; read it with :func:`receive_data`, and close it.
+        """Open a websocket at ``where``; read it with :class:`Incoming`, and close it.
 
         With ``heartbeat`` a peer that is silent for that many seconds is asked whether it lives; whoever
         wants that must keep reading.
@@ -185,19 +189,37 @@ class Client:
         return Answer(envelope.get("metadata"), response.headers.get("ETag", ""), kind == "async")
 
 
-async def receive_data(socket: aiohttp.ClientWebSocketResponse) -> str | bytes | None:
-    """The next text or bytes, ``None`` at the end.  Pings are answered.
+class Incoming:
+    """What comes on a websocket.  A ping is answered once the peer has been quiet since, or at last if not.
 
-    aiohttp's own answering raises where the peer sent a ping, its last data and its end at once, as the
-    daemon does, and that data would be lost.
+    The daemons ping as soon as a stream opens.  Where a short program has ended by then, writing an answer
+    fails, and the transport then throws away what it has not read yet: the program's output.
     """
-    while True:
-        message = await socket.receive()
-        if message.type == aiohttp.WSMsgType.PING:
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._ping: tuple[bytes, float] | None = None
+
+    async def next(self) -> str | bytes | None:
+        """The next text or bytes, ``None`` at the end."""
+        while True:
+            try:
+                message = await self._socket.receive(timeout=None if self._ping is None else _QUIET)
+            except TimeoutError:
+                await self._pong()
+                continue
+            if message.type == aiohttp.WSMsgType.PING:
+                self._ping = self._ping or (message.data, time.monotonic())
+            elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                if self._ping is not None and time.monotonic() - self._ping[1] > _OVERDUE:
+                    await self._pong()
+                data: str | bytes = message.data
+                return data
+            elif message.type != aiohttp.WSMsgType.PONG:
+                return None
+
+    async def _pong(self) -> None:
+        ping, self._ping = self._ping, None
+        if ping is not None:
             with suppress(ConnectionError):
-                await socket.pong(message.data)
-        elif message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-            data: str | bytes = message.data
-            return data
-        elif message.type != aiohttp.WSMsgType.PONG:
-            return None
+                await self._socket.pong(ping[0])

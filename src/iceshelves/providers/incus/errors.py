@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,6 +32,15 @@ _MISSING: Final[Mapping[str, str]] = {
     "network not found": "network_not_found",
     "storage pool not found": "pool_not_found",
     "no such object": "hypervisor_not_found",
+}
+
+_REMEDIES: Final[Mapping[int, str]] = {
+    errno.ENOENT: "There is no such socket: check the path, and that the daemon is installed and started.",
+    errno.ECONNREFUSED: "Nobody listens there: start the daemon, such as with 'systemctl start incus'.",
+    errno.EACCES: (
+        "The server's user may not open {where}: add it to the socket's group (incus-admin or lxd), "
+        "then start the server again."
+    ),
 }
 
 _TROUBLE: Final = "The hypervisor's own log says more: incus info NAME --show-log, or journalctl -u incus."
@@ -88,10 +99,14 @@ def cancelled(words: str) -> IceShelvesError:
 
 def unreachable(where: str, reason: BaseException) -> Temporary:
     """Nobody answers at ``where``."""
+    number = _errno(reason)
+    why = os.strerror(number) if number else _reason(reason)
     return Temporary(
-        f"The hypervisor at {where} cannot be reached ({_reason(reason)}).",
+        f"The hypervisor at {where} cannot be reached: {why}.",
         code="hypervisor_unreachable",
-        hint=f"Check that the daemon runs, that {where} exists and that this user may open it.",
+        hint=_REMEDIES.get(number or 0, "Check that the daemon runs and is not overloaded.").format(
+            where=where
+        ),
         delay=2.0,
     )
 
@@ -121,6 +136,17 @@ def _busy(words: str) -> Temporary:
 
 def _one_line(words: str) -> str:
     return " ".join(words.split())[:1000] or "it gave no reason"
+
+
+def _errno(reason: BaseException) -> int | None:
+    """The system's number of what went wrong, wherever in the chain it is."""
+    cause: BaseException | None = reason
+    while cause is not None:
+        inner = getattr(cause, "os_error", cause)  # aiohttp's name for it
+        if isinstance(inner, OSError) and inner.errno in errno.errorcode:
+            return inner.errno
+        cause = cause.__cause__
+    return None
 
 
 def _reason(reason: BaseException) -> str:

@@ -16,7 +16,7 @@ import aiohttp
 
 from iceshelves.core.errors import IceShelvesError, Temporary
 from iceshelves.providers.incus import errors
-from iceshelves.providers.incus.client import Client, path, receive_data
+from iceshelves.providers.incus.client import Client, Incoming, path
 
 #: seconds between attempts to reconnect grow from the first to the second, with jitter
 _BACKOFF: Final = (0.05, 5.0)
@@ -132,7 +132,8 @@ class EventStream:
                     one.set_exception(error)
 
     async def _pump(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        while (data := await receive_data(socket)) is not None:
+        incoming = Incoming(socket)
+        while (data := await incoming.next()) is not None:
             try:
                 event = json.loads(data)
             except (ValueError, RecursionError):

@@ -17,7 +17,7 @@ import aiohttp
 from iceshelves.core.errors import Conflict, IceShelvesError, Temporary
 from iceshelves.providers.base import ExecRequest, OutputStream
 from iceshelves.providers.incus import errors
-from iceshelves.providers.incus.client import Call, Client, path, receive_data
+from iceshelves.providers.incus.client import Call, Client, Incoming, path
 from iceshelves.providers.incus.operations import Begun, Operation, Operations
 
 _log = logging.getLogger(__name__)
@@ -156,16 +156,17 @@ class IncusExec:
 
     async def _pump(self, socket: aiohttp.ClientWebSocketResponse, stream: OutputStream) -> None:
         # An empty text frame, or the end of the socket, is the end of the stream.
-        while data := await self._receive(socket):
+        incoming = Incoming(socket)
+        while data := await self._receive(incoming):
             await self._queue.put((stream, data.encode() if isinstance(data, str) else data))
         if socket is self._sockets["0"]:
             # The daemon ends a program on a terminal only once we have left it too.
             await socket.close()
         await self._queue.put(None)
 
-    async def _receive(self, socket: aiohttp.ClientWebSocketResponse) -> str | bytes | None:
+    async def _receive(self, incoming: Incoming) -> str | bytes | None:
         """The next data; ``None`` at the end, which may be just silence after the program's end."""
-        receiving = asyncio.create_task(receive_data(socket))
+        receiving = asyncio.create_task(incoming.next())
         try:
             await asyncio.wait({receiving, self._end}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({receiving}, timeout=_LINGER)
@@ -176,7 +177,8 @@ class IncusExec:
 
 async def _drain(socket: aiohttp.ClientWebSocketResponse) -> None:
     """Read what comes on a socket that we only write to, so that its pings are answered."""
-    while await receive_data(socket) is not None:
+    incoming = Incoming(socket)
+    while await incoming.next() is not None:
         continue
 
 

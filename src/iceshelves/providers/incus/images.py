@@ -107,12 +107,15 @@ class IncusImages:
     async def _fetch(self, image: Image, progress: Progress) -> Image:
         wanted = _parse(image.reference, image.kind)
         words: list[str] = []
+        silent: dict[str, None] = {}
         for server, alias in _sources(wanted, self._servers):
             try:
                 return await self._pull(server, alias, image, progress)
             except (Failed, NotFound, InvalidInput) as error:
                 words.append(f"{server.name}:{alias} ({error.message})")
-        raise _not_found(image.reference, image.kind, [*_tried(wanted, ()), *words])
+                if "found" not in error.message:  # as it says when the server was asked and has none
+                    silent[server.name] = None
+        raise _not_found(image.reference, image.kind, [*_tried(wanted, ()), *words], list(silent))
 
     async def _pull(self, server: ImageServer, alias: str, image: Image, progress: Progress) -> Image:
         source = {
@@ -197,11 +200,16 @@ def _tried(wanted: _Wanted, servers: Sequence[ImageServer]) -> list[str]:
     ]
 
 
-def _not_found(reference: str, kind: InstanceKind, tried: Sequence[str]) -> NotFound:
+def _not_found(
+    reference: str, kind: InstanceKind, tried: Sequence[str], silent: Sequence[str] = ()
+) -> NotFound:
+    """``tried`` and the daemon's words about each go into the details; ``silent`` servers did not answer."""
+    message = f"The cluster has no image {reference!r} for a {kind}"
+    unasked = f", and could not ask the image server{'s' if len(silent) > 1 else ''} {', '.join(silent)}"
     return NotFound(
-        f"No image {reference!r} for a {kind} was found; tried {', '.join(tried)}.",
+        f"{message}{unasked if silent else ' and found none'}.",
         code="image_not_found",
-        hint="incus image list shows what is there; incus image import adds one.",
+        hint="'incus image list' on the cluster shows what it holds; use one of those with --image.",
         details={"reference": reference, "tried": list(tried)},
     )
 

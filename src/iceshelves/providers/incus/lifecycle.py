@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from iceshelves.core.errors import Conflict, Failed, InvalidInput, NotFound, Temporary, Unsupported
@@ -44,6 +45,12 @@ class IncusLifecycle:
                 code="kind_unsupported",
                 hint="Virtual machines need QEMU and /dev/kvm on the host.",
             )
+        if "cloud_init" not in info.features and any(key.startswith("cloud-init.") for key in spec.config):
+            raise Unsupported(
+                f"{info.name} runs {info.family} {info.version}, which has no cloud-init settings.",
+                code="cloud_init_unsupported",
+                hint="LXD 5.0 and later have them, and every Incus.",
+            )
         await self._check_member(spec)
         inherited = await self.inherited_devices(spec)
         expanded = {**inherited, **wire.devices_of(spec, inherited)}
@@ -52,8 +59,31 @@ class IncusLifecycle:
         await self._check_devices(expanded)
 
     async def find(self, name: str) -> Instance | None:
+        found = await self.find_alone(name)
+        if found is None and await self.replaces():
+            # A replacement that was cut off between deleting and renaming: the instance is there, unfinished.
+            # Where the renaming was just going on, the second look finds it.
+            found = await self._find_successor(name) or await self.find_alone(name)
+        return found
+
+    async def find_alone(self, name: str) -> Instance | None:
+        """The instance that has this name now."""
+        raw = await self._read(name)
+        return None if raw is None else wire.instance_from_wire(raw)
+
+    async def replaces(self) -> bool:
+        """Whether a rebuild is a replacement here, see ``replacement``."""
+        return "instances_rebuild" not in (await self._server.info()).features
+
+    async def _find_successor(self, name: str) -> Instance | None:
+        raw = await self._read(wire.successor_of(name))
+        if raw is None or (raw.get("config") or {}).get(wire.REPLACES) != name:
+            return None
+        return replace(wire.instance_from_wire(raw), name=name)
+
+    async def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            return wire.instance_from_wire(await self._client.get_object(path("instances", name)))
+            return await self._client.get_object(path("instances", name))
         except NotFound:
             return None
 
@@ -96,15 +126,17 @@ class IncusLifecycle:
             await self._change_state(name, "stop", wanted="stopped", force=True)
 
     async def delete(self, name: str, mark: Mark) -> None:
-        if "instances_rebuild" not in (await self._server.info()).features:
-            # A replacement that was cut off leaves a successor; see ``replacement``.
-            await self.delete_alone(wire.successor_of(name), mark)
+        if await self.replaces():
+            # A replacement that was cut off leaves a successor.
+            await self._operations.settle(wire.successor_of(name))
+            if await self._find_successor(name) is not None:
+                await self.delete_alone(wire.successor_of(name), mark)
         await self.delete_alone(name, mark)
 
     async def delete_alone(self, name: str, mark: Mark) -> None:
         """:meth:`delete`, but of this one only."""
         await self._operations.settle(name)
-        found = await self.find(name)
+        found = await self.find_alone(name)
         if found is None:
             return
         if not same_deployment(mark, found.mark):
@@ -117,14 +149,14 @@ class IncusLifecycle:
             return
 
     async def get(self, name: str) -> Instance:
-        """The instance; :class:`NotFound` ``instance_not_found`` if there is none."""
-        found = await self.find(name)
+        """The instance that has this name; :class:`NotFound` ``instance_not_found`` if there is none."""
+        found = await self.find_alone(name)
         if found is None:
             raise instance_not_found(name)
         return found
 
     async def _ours_or_conflict(self, spec: InstanceSpec) -> Instance | None:
-        found = await self.find(spec.name)
+        found = await self.find_alone(spec.name)
         if found is None or same_operation(spec.mark, found.mark):
             return found
         raise instance_exists(spec.name)
@@ -150,7 +182,7 @@ class IncusLifecycle:
                 raise InvalidInput(
                     f"There is no profile {name!r}.",
                     code="profile_not_found",
-                    hint="incus profile list shows those there are.",
+                    hint="incus profile list (lxc on LXD) shows those there are.",
                 ) from error
             devices.update(profile.get("devices") or {})
         return devices
@@ -178,7 +210,7 @@ class IncusLifecycle:
                     raise InvalidInput(
                         f"The device {name!r} names {option} {wanted!r}, which is not there.",
                         code=f"{option}_not_found",
-                        hint="incus network list and incus storage list show those there are.",
+                        hint="incus network list and incus storage list (lxc on LXD) show those there are.",
                     ) from error
 
     async def _change_state(

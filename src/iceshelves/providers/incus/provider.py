@@ -41,9 +41,7 @@ class IncusProvider:
                 IMAGE_SERVERS[family] if servers is None else servers,
             ),
             base.Guest: IncusGuest(self._client, self._operations),
-            base.Reconfiguration: IncusReconfiguration(
-                self._client, self._operations, self._server, lifecycle
-            ),
+            base.Reconfiguration: IncusReconfiguration(self._client, self._operations, lifecycle),
             base.Volumes: IncusVolumes(self._client, self._operations),
             base.Snapshots: IncusSnapshots(self._client, self._operations),
             base.Inventory: IncusInventory(self._client, self._events),

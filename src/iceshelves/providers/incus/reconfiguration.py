@@ -17,7 +17,6 @@ from iceshelves.providers.incus.client import Call, Client, path
 from iceshelves.providers.incus.lifecycle import IncusLifecycle
 from iceshelves.providers.incus.operations import Operations
 from iceshelves.providers.incus.replacement import Replacement
-from iceshelves.providers.incus.server import Server
 from iceshelves.providers.ownership import (
     has_snapshots,
     instance_not_found,
@@ -33,26 +32,29 @@ _GRACE: Final = 30.0
 class IncusReconfiguration:
     """The :class:`~iceshelves.providers.base.Reconfiguration` of Incus and LXD."""
 
-    def __init__(
-        self, client: Client, operations: Operations, server: Server, lifecycle: IncusLifecycle
-    ) -> None:
+    def __init__(self, client: Client, operations: Operations, lifecycle: IncusLifecycle) -> None:
         self._client = client
         self._operations = operations
-        self._server = server
         self._lifecycle = lifecycle
         self._replacement = Replacement(client, operations, lifecycle)
 
     async def validate(self, name: str) -> None:
         """Raises :class:`Conflict` ``has_snapshots``: neither daemon rebuilds an instance that has any."""
-        if await self._client.get(path("instances", name, "snapshots")):
+        try:
+            snapshots = await self._client.get(path("instances", name, "snapshots"))
+        except NotFound:
+            if await self._lifecycle.find(name) is None:
+                raise
+            return  # its successor waits for the name, and has none
+        if snapshots:
             raise has_snapshots(name)
 
     async def rebuild(self, spec: InstanceSpec, progress: Progress = no_progress) -> Instance:
         await self._operations.settle(spec.name)
-        native = "instances_rebuild" in (await self._server.info()).features
-        if not native:
+        replaces = await self._lifecycle.replaces()
+        if replaces:
             await self._replacement.recover(spec)
-        found = await self._lifecycle.find(spec.name)
+        found = await self._lifecycle.find_alone(spec.name)
         if found is None:
             raise instance_not_found(spec.name)
         if not same_deployment(spec.mark, found.mark):
@@ -61,10 +63,10 @@ class IncusReconfiguration:
             return found
         await self.validate(spec.name)
         await self._check_image(spec)
-        if native:
-            await self._rebuild(spec, progress)
-        else:
+        if replaces:
             await self._replacement.replace(spec, progress)
+        else:
+            await self._rebuild(spec, progress)
         return await self._lifecycle.get(spec.name)
 
     async def _rebuild(self, spec: InstanceSpec, progress: Progress) -> None:

@@ -36,10 +36,10 @@ class Replacement:
         """Finish or undo what an earlier replacement of ``spec.name`` left behind."""
         successor = wire.successor_of(spec.name)
         await self._operations.settle(successor)
-        waiting = await self._lifecycle.find(successor)
+        waiting = await self._lifecycle.find_alone(successor)
         if waiting is not None and not same_deployment(spec.mark, waiting.mark):
             raise instance_exists(successor)
-        present = await self._lifecycle.find(spec.name)
+        present = await self._lifecycle.find_alone(spec.name)
         if present is None and waiting is not None:
             await self._rename(successor, spec.name)
             present = await self._lifecycle.get(spec.name)
@@ -52,7 +52,7 @@ class Replacement:
         """Put an instance as ``spec`` says in the place of the one that is there."""
         successor = wire.successor_of(spec.name)
         raw = await self._client.get_object(path("instances", spec.name))
-        if await self._lifecycle.find(successor) is None:
+        if await self._lifecycle.find_alone(successor) is None:
             body = await self._successor(spec, raw)
             query = {"target": str(raw["location"])} if raw.get("location") not in (None, "", "none") else {}
             await self._operations.run(Call("POST", path("instances"), body, query=query), progress)
@@ -72,7 +72,12 @@ class Replacement:
             "type": spec.kind,
             "source": {"type": "image", "fingerprint": spec.image.fingerprint},
             "profiles": list(spec.profiles),
-            "config": {**macs, **wire.config_of(spec, wire.REBUILDING), _PINS: json.dumps(pins)},
+            "config": {
+                **macs,
+                **wire.config_of(spec, wire.REBUILDING),
+                wire.REPLACES: spec.name,
+                _PINS: json.dumps(pins),
+            },
             # Two instances may not name the same address, so it is pinned once the old one is gone.
             "devices": own,
         }
@@ -85,6 +90,7 @@ class Replacement:
         config = dict(raw.get("config") or {})
         pins = json.loads(config.pop(_PINS, "{}"))
         expanded: Mapping[str, Mapping[str, str]] = raw.get("expanded_devices") or {}
+        config.pop(wire.REPLACES, None)
         config[wire.STATE] = wire.BUILT
         body = {
             **{

@@ -100,6 +100,6 @@ def _pool_of(owner: Mapping[str, Any]) -> str:
         raise InvalidInput(
             "No storage pool for the volume: neither the instance nor the default profile has a root disk.",
             code="no_root_disk",
-            hint="incus profile device add default root disk path=/ pool=default",
+            hint="incus profile device add default root disk path=/ pool=default (lxc on LXD)",
         )
     return pool

@@ -10,6 +10,8 @@ from iceshelves.providers.base import Instance, InstanceKind, InstanceSpec, Mark
 
 _PREFIX: Final = "user.iceshelves."
 STATE: Final = _PREFIX + "state"
+#: on an instance that waits to take another's place: that one's name
+REPLACES: Final = _PREFIX + "replaces"
 BUILT, REBUILDING = "built", "rebuilding"
 
 _POWER: Final[Mapping[str, PowerState]] = {
@@ -110,7 +112,7 @@ def no_root_disk(spec: InstanceSpec) -> InvalidInput:
     return InvalidInput(
         f"No root disk for {spec.name!r}: profiles {', '.join(spec.profiles)} have none, nor has the egg.",
         code="no_root_disk",
-        hint="Add one to the profile: incus profile device add default root disk path=/ pool=default",
+        hint="Add one to the profile: incus (lxc on LXD) profile device add default root disk path=/ pool=default",
     )
 
 

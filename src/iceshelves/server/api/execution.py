@@ -32,6 +32,7 @@ from iceshelves.server.schemas.common import Body
 
 PROTOCOL: Final = "iceshelves.exec"
 _TOKEN: Final = "bearer."
+_MAX_ID: Final = 2**31 - 1
 _FIRST_MESSAGE_SECONDS: Final = 10.0
 _MAX_MESSAGE: Final = 256 * 1024
 _STREAMS: Final = {"stdout": b"\x01", "stderr": b"\x02"}
@@ -108,7 +109,7 @@ async def _admit(socket: WebSocket) -> tuple[Call, str | None]:
 
 def _deployment_id(socket: WebSocket) -> int:
     text = str(socket.path_params["deployment"])
-    if not text.isascii() or not text.isdigit() or len(text) > 10:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > _MAX_ID:
         raise NotFound(f"There is no deployment {text[:40]!r}.", code="deployment_not_found")
     return int(text)
 
