@@ -161,7 +161,8 @@ def _bodies(document: Mapping[str, Any], tag: str) -> Iterator[str]:
         if name is None:
             continue
         model = document["components"]["schemas"][name]
-        yield f"\nBody of `{request}`: {' '.join(model.get('description', '').split())}\n\n"
+        words = " ".join(model.get("description", "").split()).replace("``", "`")
+        yield f"\nBody of `{request}`: {words}\n\n"
         yield "| field | type | default |\n|---|---|---|\n"
         for field, described in model["properties"].items():
             default = "required" if field in model.get("required", ()) else repr(described.get("default"))

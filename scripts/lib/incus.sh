@@ -41,14 +41,14 @@ allow_ids() {
 }
 
 # keep_ids_of_root COMMAND...: run it, then take away what it added for root in these files.  LXD's package gives
-# root a second range, with which Incus can no longer start a container.  A first and only range is kept.
+# root one more range, whatever is there, and with two Incus can no longer start a container.
 keep_ids_of_root() {
   local file line code=0 mended=''
   local -A before
-  for file in /etc/subuid /etc/subgid; do before[$file]=$(grep -s '^root:' "$file" || true); done
+  allow_ids || return
+  for file in /etc/subuid /etc/subgid; do before[$file]=$(grep '^root:' "$file"); done
   "$@" || code=$?
   for file in "${!before[@]}"; do
-    [[ -n ${before[$file]} ]] || continue
     while read -r line; do
       as_root sed -i "/^$line\$/d" "$file"
       mended=yes

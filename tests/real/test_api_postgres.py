@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from iceshelves.core import clock
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
 from iceshelves.deploy.engine import Workflow
@@ -105,3 +108,39 @@ def test_a_repeated_request_and_the_figures(server: Server) -> None:
     assert "iceshelves_active_deployments 3.0" in figures
     assert server.ask("GET", "/audit")["audit"][0]["action"] == "deployment.create"
     assert server.ask("GET", "/users")["total"] == 1
+
+
+def test_many_who_change_one_deployment_at_once(server: Server) -> None:
+    """One is let through; the others are told that it is busy, and nobody meets an error of the server."""
+    first = server.ask("GET", "/deployments?name=web-1")["deployments"][0]["id"]
+    with server.control.database.write() as session:
+        session.execute(sa.update(Operation).values(status="failed", finished_at=clock.now()))
+    changes = ("update", "retry", "retry", "update", "retry", "update")
+
+    def change(what: str) -> tuple[int, str]:
+        sent = {"json": {}} if what == "update" else {}
+        answer = server.client.post(f"/iceshelves/api/deployments/{first}/{what}", **sent)
+        return answer.status_code, answer.json().get("error_code", "")
+
+    with ThreadPoolExecutor(len(changes)) as pool:
+        answers = sorted(pool.map(change, changes))
+    assert answers[0] == (202, "")
+    assert {status for status, _ in answers[1:]} == {409}
+    assert {code for _, code in answers[1:]} <= {"operation_running", "revision_changed"}
+
+
+def test_a_cluster_is_not_deleted_under_a_deployment(server: Server) -> None:
+    def act(number: int) -> int:
+        name = f"lab-{number // 2}"
+        if number % 2:
+            return server.client.delete(f"/iceshelves/api/clusters/{name}").status_code
+        body = {"egg": "hello-web", "cluster": name, "instance_name": "web"}
+        return server.client.post("/iceshelves/api/deploy", json=body).status_code
+
+    for number in range(8):
+        body = {"name": f"lab-{number}", "provider": "fake", "endpoint_url": f"fake://race-{number}"}
+        server.ask("POST", "/clusters", json=body)
+    with ThreadPoolExecutor(8) as pool:
+        statuses = list(pool.map(act, range(16)))
+    for deployed, deleted in zip(statuses[::2], statuses[1::2], strict=True):
+        assert (deployed, deleted) in {(202, 409), (404, 200)}

@@ -118,3 +118,14 @@ def test_a_database_that_is_away_is_said_in_one_line(url: str, tmp_path: Path) -
     server = Server(tmp_path / "data", {"ICESHELVES_DATABASE_URL": url})
     with pytest.raises(AssertionError, match="database"):
         server.start()
+
+
+def test_a_server_with_another_key_is_refused_at_its_start(postgres_url: str, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = Server(tmp_path / "one" / "data", _environment(postgres_url)).start()
+    try:
+        with pytest.raises(AssertionError, match="another key"):
+            Server(tmp_path / "two" / "data", _environment(postgres_url)).start()
+    finally:
+        one.kill()

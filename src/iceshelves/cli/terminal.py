@@ -16,13 +16,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import click
+
 from iceshelves.cli.client import problem
 from iceshelves.cli.problems import ERROR
 from iceshelves.cli.servers import Server
+from iceshelves.cli.text import printable
 from iceshelves.core.errors import Failed, Temporary
 
 _CHUNK: Final = 32 * 1024
 _STDOUT, _STDERR = 1, 2
+#: what these statuses mean where nobody says it: without a shell in between the hypervisor just gives them
+_NOT_RUN: Final = {126: "may not run", 127: "has no command"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +95,15 @@ def run(server: Server, deployment_id: int, command: Command) -> int:
 def converse(socket: Socket, command: Command) -> int:
     """Speak the protocol of the API's ``exec`` until the command ends."""
     socket.send(json.dumps(command.to_json()))
+    silent = True
     with _raw_terminal(command), _Input(socket, command):
         for message in socket:
             if isinstance(message, str):
-                return _end(json.loads(message))
+                status = _end(json.loads(message))
+                if silent and status in _NOT_RUN:
+                    click.echo(f"The instance {_NOT_RUN[status]} {printable(command.argv[0])!r}.", err=True)
+                return status
+            silent = False
             _write(message)
     raise Temporary("The server closed the connection.", code="connection_lost")
 

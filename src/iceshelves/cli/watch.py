@@ -95,6 +95,8 @@ def tell_end(outcome: Outcome) -> int:
     failure = failure_of(operation)
     if status == "cancelled":
         click.echo(printable(failure.message), err=True)  # as somebody wished: no error
+        if failure.hint:
+            click.echo(printable(failure.hint), err=True)
         return INTERRUPTED
     quote_guest(failure, outcome.guest_lines)
     report(failure)

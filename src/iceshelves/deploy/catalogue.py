@@ -172,7 +172,10 @@ def delete(database: Database, actor: Actor, reference: str, request_id: str = "
         egg = session.get_one(models.Egg, queries.id_of(session, actor.tenant_id, reference))
         _need_deletable(session, egg)
         session.delete(egg)
-        session.flush()
+        try:
+            session.flush()
+        except sa.exc.IntegrityError as error:  # deployed at the same time
+            raise Conflict(f"{egg.name} is being deployed.", code="egg_in_use") from error
         _choose_latest(session, egg.tenant_id, egg.name)
         audit.record(session, actor, "egg.delete", f"{egg.name}@{egg.version}", request_id=request_id)
         return egg.id

@@ -16,7 +16,7 @@ from iceshelves.access.policy import Actor
 from iceshelves.access.tokens import Authenticator
 from iceshelves.core import clock
 from iceshelves.core.bus import Bus
-from iceshelves.core.errors import Failed, IceShelvesError
+from iceshelves.core.errors import Failed, IceShelvesError, NotFound
 from iceshelves.core.log import logger
 from iceshelves.core.settings import Settings
 from iceshelves.core.threads import in_thread
@@ -27,11 +27,12 @@ from iceshelves.deploy.engine import Engine
 from iceshelves.deploy.providers import ProviderPool
 from iceshelves.deploy.runner import Runner
 from iceshelves.deploy.states import OPEN
-from iceshelves.providers.base import Guest, require
+from iceshelves.providers.base import Guest, Lifecycle, require
 from iceshelves.store.database import Database, sqlite_url
 from iceshelves.store.models import IdempotencyKey, LogLine, Operation
 
 _RETENTION_SECONDS: Final = 3600.0
+_CANCEL_SECONDS: Final = 1.0
 _CARE_SECONDS: Final = 10.0
 _BATCH: Final = 500
 _KEPT_KEYS: Final = timedelta(hours=24)
@@ -85,7 +86,7 @@ class ControlPlane:
         await self._engine.start(self._runner.carry_out)
         await self._look_after(0.0)
         self._chores = [
-            asyncio.create_task(self._runner.watch_cancels()),
+            asyncio.create_task(_regularly(_CANCEL_SECONDS, self._runner.look_for_cancels)),
             asyncio.create_task(_regularly(_CARE_SECONDS, partial(self._look_after, _CARE_SECONDS))),
             asyncio.create_task(_regularly(_RETENTION_SECONDS, self._forget_old)),
         ]
@@ -101,15 +102,28 @@ class ControlPlane:
         self.database.close()
 
     async def open_guest(self, actor: Actor, deployment_id: int) -> tuple[str, Guest]:
-        """The instance's name, and the capability to reach into it."""
+        """The instance's name, and the capability to reach into it.
 
-        def look_up() -> tuple[int, str]:
+        Raises :class:`NotFound`, also where an instance of that name is not this deployment's: a name that
+        somebody asked for in vain must not open what was there before.
+        """
+
+        def look_up() -> tuple[int, str, str, str]:
             with self.database.read() as session:
                 found = deployments.owned(session, actor, deployment_id)
-                return found.cluster_id, found.instance_name
+                return found.cluster_id, found.instance_name, found.uid, bootstrap.installation_id(session)
 
-        cluster_id, name = await in_thread(look_up)
-        return name, require(await self._providers.get(cluster_id), Guest)
+        cluster_id, name, uid, installation = await in_thread(look_up)
+        provider = await self._providers.get(cluster_id)
+        there = await require(provider, Lifecycle).find(name)
+        mark = None if there is None else there.mark
+        if mark is None or (mark.deployment, mark.installation) != (uid, installation):
+            raise NotFound(
+                f"This deployment has no instance {name!r}.",
+                code="instance_not_found",
+                hint="iceshelves show says what became of it.",
+            )
+        return name, require(provider, Guest)
 
     def _submit(self, operation_id: str) -> None:
         """Hand the operation over.  What goes wrong there is mended by :meth:`_look_after`."""

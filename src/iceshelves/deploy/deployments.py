@@ -99,7 +99,7 @@ class Deployments:
                 audit.record(session, actor, "deployment.create", subject, request_id=request_id)
                 accepted = _accepted(deployment, operation)
         except IntegrityError as error:
-            raise _name_taken(request.instance_name) from error
+            raise _taken_or_gone(error, request.instance_name) from error
         self._submit(accepted.operation_id)
         return accepted
 
@@ -215,6 +215,7 @@ class Deployments:
             with self._database.write() as session:
                 deployment = owned(session, actor, deployment_id)
                 session.refresh(deployment, with_for_update=True)
+                name = deployment.instance_name
                 _refuse_if_busy(session, deployment)
                 revision, order = change(session, deployment)
                 if order.kind == "deploy":
@@ -224,7 +225,7 @@ class Deployments:
                 session.flush()
                 accepted = _accepted(deployment, operation)
         except IntegrityError as error:
-            raise _name_taken(deployment.instance_name) from error
+            raise _taken_or_gone(error, name) from error
         self._submit(accepted.operation_id)
         return accepted
 
@@ -300,7 +301,9 @@ def _refuse_if_changed(deployment: Deployment, revision: int) -> None:
         )
 
 
-def _name_taken(name: str) -> Conflict:
+def _taken_or_gone(error: IntegrityError, name: str) -> Conflict | NotFound:
+    if "foreign key" in str(error.orig).lower():  # deleted since it was looked up; both databases say so
+        return NotFound("The egg has just been deleted.", code="egg_not_found", hint="iceshelves egg list")
     return Conflict(
         f"There is a deployment called {name!r} on this cluster already.",
         code="deployment_exists",

@@ -43,6 +43,8 @@ class Job:
     cluster_id: int
     #: operations at once on the cluster, if it has a limit of its own
     limit: int | None
+    #: whether it was running already when it was loaded: its deadline is set
+    begun: bool
     kind: str
     steps: tuple[str, ...]
     revision: int
@@ -77,6 +79,7 @@ def load(database: Database, cipher: Cipher, operation_id: str) -> Job:
             deployment_id=deployment.id,
             cluster_id=operation.cluster_id,
             limit=session.get_one(Cluster, operation.cluster_id).max_operations,
+            begun=operation.status == OperationStatus.RUNNING,
             kind=operation.kind,
             steps=tuple(operation.steps),
             revision=revision.number,

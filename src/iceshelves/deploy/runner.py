@@ -23,7 +23,7 @@ from iceshelves.deploy.engine import Journal, Json
 from iceshelves.deploy.logbook import Logbook
 from iceshelves.deploy.providers import ProviderPool
 from iceshelves.deploy.records import CLEAN_UP, Ending, Job
-from iceshelves.deploy.slots import Slots
+from iceshelves.deploy.slots import Slots, Wanted
 from iceshelves.deploy.states import OperationStatus, StepStatus
 from iceshelves.deploy.work import Work
 from iceshelves.store.database import Database
@@ -66,25 +66,20 @@ class Runner:
         if (event := self._cancels.get(operation_id)) is not None:
             event.set()
 
-    async def watch_cancels(self) -> None:
+    async def look_for_cancels(self) -> None:
         """Notice what was cancelled through another server."""
-        while True:
-            await asyncio.sleep(1.0)
-            waiting = [key for key, event in self._cancels.items() if not event.is_set()]
-            if not waiting:
-                continue
-            try:
-                for operation_id in await self._read(records.cancel_requested, waiting):
-                    self.cancel(operation_id)
-            except Temporary as error:
-                log.warning("looking for cancelled operations failed: %s", error)
+        waiting = [key for key, event in self._cancels.items() if not event.is_set()]
+        if waiting:
+            for operation_id in await self._read(records.cancel_requested, waiting):
+                self.cancel(operation_id)
 
     async def carry_out(self, journal: Journal, operation_id: str) -> None:
         """The workflow.  Whatever happens in it, the operation ends."""
         cancel = self._cancels.setdefault(operation_id, asyncio.Event())
         try:
             job = await self._read(records.load, self._cipher, operation_id)
-            async with self._slots.of(job.cluster_id, job.limit or self._limit, cancel):
+            slot = Wanted(job.cluster_id, job.limit or self._limit, job.begun)
+            async with self._slots.of(slot, cancel):
                 await self._carry_out(journal, job)
         except IceShelvesError as error:
             await self.give_up(operation_id, error)

@@ -6,6 +6,16 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A slot of a cluster.  What has begun before a restart goes ahead: its deadline is running."""
+
+    cluster_id: int
+    limit: int
+    begun: bool = False
 
 
 class Slots:
@@ -17,23 +27,28 @@ class Slots:
         self._waiting: dict[int, deque[asyncio.Event]] = {}
 
     @contextlib.asynccontextmanager
-    async def of(self, cluster_id: int, limit: int, cancel: asyncio.Event) -> AsyncIterator[None]:
+    async def of(self, wanted: Wanted, cancel: asyncio.Event) -> AsyncIterator[None]:
         """Hold one of the cluster's slots.  Who is cancelled need not wait: it will only end itself."""
-        self._limits[cluster_id] = limit
-        holds = await self._take(cluster_id, cancel)
+        cluster_id = wanted.cluster_id
+        self._limits[cluster_id] = wanted.limit
+        holds = await self._take(wanted, cancel)
         try:
             yield
         finally:
             if holds:
                 self._release(cluster_id)
 
-    async def _take(self, cluster_id: int, cancel: asyncio.Event) -> bool:
+    async def _take(self, wanted: Wanted, cancel: asyncio.Event) -> bool:
+        cluster_id = wanted.cluster_id
         queue = self._waiting.setdefault(cluster_id, deque())
         if not queue and self._running.get(cluster_id, 0) < self._limits[cluster_id]:
             self._running[cluster_id] = self._running.get(cluster_id, 0) + 1
             return True
         turn = asyncio.Event()
-        queue.append(turn)
+        if wanted.begun:
+            queue.appendleft(turn)
+        else:
+            queue.append(turn)
         waits = [asyncio.ensure_future(turn.wait()), asyncio.ensure_future(cancel.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

@@ -9,13 +9,12 @@ the result.  This module reads that stream; it is pure.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from iceshelves.core.bounded import load_json
-from iceshelves.core.errors import InvalidInput
 from iceshelves.core.text import storable
 
 LOG: Final = "/var/log/cloud-init-output.log"
@@ -131,10 +130,13 @@ def parse_warnings(status_json: bytes) -> list[str]:
 
 
 def _parse(text: str | bytes) -> Any:
-    """The guest's JSON, or ``None``: it may be cut off, or made to exhaust whoever reads it."""
+    """The guest's JSON, or ``None`` where it is cut off, too large or too deep.
+
+    Lone surrogates are allowed: cloud-init writes them where a program's output was not UTF-8.
+    """
     try:
-        return load_json(text, source="The guest's report", max_bytes=_MAX_RESULT + 1, max_nodes=20_000)
-    except InvalidInput:
+        return json.loads(text) if len(text) <= _MAX_RESULT else None
+    except (ValueError, RecursionError):
         return None
 
 
@@ -145,7 +147,9 @@ def _bounded(messages: Iterable[object]) -> tuple[str, ...]:
 
 
 _TELLING: Final = ("error", "fail", "unable", "not found", "cannot", "no such", "denied", "e: ", "fatal")
-_OWN_WORDS: Final = ("cloud-init v.", "ci-info:", "traceback", "  file ", "cc_scripts_user.py", "util.py[")
+_OWN_WORDS: Final = (
+    "cloud-init v.", "ci-info:", "traceback", "  file ", "cc_scripts_user.py", "util.py[", "schema.py[",
+)  # fmt: skip
 
 
 # cloud-init writes each error as Python shows ('module', SomeError("words")).

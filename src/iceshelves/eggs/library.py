@@ -55,13 +55,8 @@ def new_egg(name: str, template: str = _MINIMAL, **fields: Any) -> Egg:
     """
     check_object_name(name, "an egg")
     files = _minimal_files() if template == _MINIMAL else _copied_files(template)
-    metadata = {
-        **json.loads(files[METADATA]),
-        "name": name,
-        "display_name": name,
-        "version": "0.1.0",
-        **fields,
-    }
+    own = {"name": name, "display_name": name, "version": "0.1.0"}
+    metadata = own | json.loads(files[METADATA]) | own | fields  # own first: they stand at the top
     files[METADATA] = (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode()
     _, _, rest = files.get(README, b"").partition(b"\n")
     files[README] = f"# {name}\n".encode() + rest

@@ -66,7 +66,9 @@ def lint_files(
     metadata, found = read_metadata(files[METADATA], fallback_name)
     findings += found
     if metadata is None:
-        findings += _plain_findings({n: files[n].decode() for n in _TEXT_FILES if n in files}, release, None)
+        texts = {n: files[n].decode() for n in _TEXT_FILES if n in files}
+        if not looks_like_template(texts[USER_DATA]):  # else nobody knows yet what it will be
+            findings += _plain_findings(texts, release, None)
     else:
         findings += _egg_findings(Egg(metadata, files), release or metadata.base_image)
     return _sorted(findings)

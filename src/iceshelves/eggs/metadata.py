@@ -237,10 +237,12 @@ class _Reader:
     def _parameters(self) -> Iterator[Parameter]:
         value = self._raw.get("parameters", {})
         if not isinstance(value, dict):
-            message = (
-                'parameters must be an object, such as {"title": {"type": "string", "default": "Hello"}}.'
+            self._add(
+                "error",
+                "wrong_type",
+                'parameters must be an object, such as {"title": {"type": "string", "default": "Hello"}}.',
+                ("parameters",),
             )
-            self._add("error", "wrong_type", message, ("parameters",))
             return
         for name, raw in value.items():
             parameter = self._parameter(name, raw)

@@ -61,8 +61,8 @@ class Envelope:
         try:
             await self._app(scope, receive, send_enveloped)
         except Exception as error:
-            _log.exception("unhandled error", extra={"request_id": request_id})
             if begun or scope["type"] != "http":
+                _log.exception("unhandled error", extra={"request_id": request_id})
                 raise
             await problems.unexpected(error, request_id)(scope, receive, send_enveloped)
 

@@ -222,6 +222,18 @@ def test_ctrl_c_cancels_on_the_server_and_waits_for_the_end(
     assert "Error" not in done.err, "it is what was asked for"
 
 
+def test_a_roll_back_that_follows_by_itself_is_told(
+    run: Any, ready: Any, events: Any, an_operation: Any, deployment: Any
+) -> None:
+    ready.on("POST", "/api/deployments/7/update", ACCEPTED, status=202)
+    ready.stream(EVENTS, [*events("operation", an_operation("cancelled")), *events("end", {})])
+    following = {**deployment, "operation": an_operation("running", id="op-2")}
+    ready.on("GET", "/api/deployments/7", deployment, following)
+    done = run("update", "7")
+    assert done.code == 130
+    assert "iceshelves operation watch op-2" in done.err
+
+
 def test_ctrl_c_that_comes_too_late_changes_nothing(
     run: Any, ready: Any, events: Any, an_operation: Any
 ) -> None:

@@ -58,6 +58,13 @@ def test_what_it_says_and_its_status_come_here(
     }
 
 
+def test_a_command_that_is_not_there_is_told(stdin: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert converse(FakeSocket('{"exit": 127}'), Command(("nosuch",), stdin=False)) == 127
+    assert "has no command 'nosuch'" in capsys.readouterr().err
+    converse(FakeSocket(b"\x02sh: x: not found", '{"exit": 127}'), Command(("sh",), stdin=False))
+    assert "has no command" not in capsys.readouterr().err
+
+
 def test_what_is_typed_goes_there_and_so_does_its_end(stdin: int) -> None:
     received: list[Any] = []
 

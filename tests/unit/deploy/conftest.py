@@ -45,6 +45,8 @@ class MemoryEngine:
 
     async def start(self, workflow: Workflow) -> None:
         self._workflow = workflow
+        for operation_id in list(self.records):
+            await self.submit(operation_id)
 
     async def submit(self, operation_id: str) -> None:
         record = self.records.setdefault(operation_id, {})

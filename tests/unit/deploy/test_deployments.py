@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from iceshelves.access.policy import Actor, Role
 from iceshelves.core.errors import Conflict, Denied, InvalidInput, NotFound
 from iceshelves.core.secret import REDACTED
+from iceshelves.deploy import plan
 from iceshelves.deploy.requests import DeployRequest, UpdateRequest
 from iceshelves.providers.base import Mark
 from iceshelves.providers.fake.world import FakeInstance
-from iceshelves.store.models import AuditEntry, Revision
+from iceshelves.store.models import AuditEntry, Egg, Revision
 
 from .conftest import ADMIN, Plane, Story, make_egg
 
@@ -129,6 +130,38 @@ def test_a_foreign_instance_is_never_touched(play: Play) -> None:
         assert not plane.deployment().living
 
     play(story)
+
+
+def test_only_the_own_instance_of_a_deployment_can_be_entered(play: Play) -> None:
+    async def story(plane: Plane) -> None:
+        theirs = FakeInstance("web", "container", "", Mark("other", "other", "other", 1, "x@1"))
+        plane.world.state.instances["web"] = theirs
+        failed = await plane.ended(plane.deploy())
+        with pytest.raises(NotFound, match="no instance"):
+            await plane.control.open_guest(ADMIN, failed.deployment_id)
+        own = await plane.ended(plane.deploy("own", egg_id=1))
+        name, _ = await plane.control.open_guest(ADMIN, own.deployment_id)
+        assert name == "own"
+        with pytest.raises(NotFound):
+            await plane.control.open_guest(Actor(2, 7, "stranger", Role.ADMIN), own.deployment_id)
+
+    play(story)
+
+
+def test_an_egg_that_is_deleted_while_it_is_deployed_is_what_is_missing(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    egg_id = plane.add_egg()
+    check = plan.check_host_access
+
+    def delete_meanwhile(*arguments: Any) -> None:
+        check(*arguments)
+        with plane.control.database.write() as session:
+            session.execute(sa.delete(Egg))
+
+    monkeypatch.setattr(plan, "check_host_access", delete_meanwhile)
+    with pytest.raises(NotFound, match="just been deleted"):
+        plane.deploy(egg_id=egg_id)
 
 
 def test_update_keeps_address_volume_and_secret(play: Play) -> None:

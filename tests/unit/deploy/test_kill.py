@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from iceshelves.deploy import providers
+from iceshelves.deploy import providers, records
 from iceshelves.deploy.requests import UpdateRequest
 from iceshelves.providers.fake.world import forget_world
 from iceshelves.providers.registry import open_provider
+from iceshelves.store.models import Operation
 
 from .conftest import ADMIN, Killed, Plane, make_egg
 
@@ -107,11 +109,57 @@ async def _fail_and_clean_up(plane: Plane, axe: Axe) -> None:
     await _until_ended(plane, axe, accepted.operation_id)
 
 
+async def _cancel_at_the_end(plane: Plane, axe: Axe) -> None:
+    asked: list[str] = []
+
+    def moment(name: str) -> None:
+        if name == "before end" and not asked:
+            asked.append(accepted.operation_id)
+            plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+        axe.moment(name)
+
+    plane.hook = moment
+    accepted = plane.deploy(egg=EGG)
+    await _until_ended(plane, axe, accepted.operation_id)
+
+
+async def _go_back(plane: Plane, axe: Axe) -> None:
+    kill_at, axe.at = axe.at, None
+    await _deploy(plane, axe)
+    plane.world.rewrite({**SCRIPT, "guests": {"plain@2.*": {"result": "error", "errors": ["boom"]}}})
+    egg_id = plane.add_egg(make_egg(version="2.0.0", volumes=EGG.metadata.raw["volumes"]))
+    axe.seen.clear()
+    axe.at = kill_at
+    request = UpdateRequest(egg_id=egg_id, on_failure="cleanup")
+    failed = plane.control.deployments.update(ADMIN, 1, request).operation_id
+    for operation_id in (failed, records.follow_up_id(failed)):
+        await _until_done(plane, axe, operation_id)
+    with plane.control.database.read() as session:
+        assert session.execute(sa.select(sa.func.count()).select_from(Operation)).scalar_one() == 3
+
+
+async def _until_done(plane: Plane, axe: Axe, operation_id: str) -> None:
+    """Wait for the end of the workflow: it may have something to do after the end of the operation."""
+    while True:
+        async with asyncio.timeout(15):
+            while operation_id not in plane.engine.tasks:
+                await asyncio.sleep(0.002)
+        try:
+            await plane.engine.tasks[operation_id]
+        except Killed:
+            axe.at = None
+            await plane.restart()
+        else:
+            return
+
+
 STORIES: dict[str, Callable[[Plane, Axe], Awaitable[None]]] = {
     "deploy": _deploy,
     "update": _update,
     "delete": _delete,
     "fail": _fail_and_clean_up,
+    "cancel": _cancel_at_the_end,
+    "go back": _go_back,
 }
 
 
@@ -161,7 +209,7 @@ def test_killed_at_every_moment(
     plane, axe = _run(tmp_path, template, monkeypatch, story, None)
     expected, moments = _outcome(plane), list(axe.seen)
     forget_world(plane.world_name)
-    assert len(moments) > 10
+    assert len(moments) > 8
     for number, moment in enumerate(moments):
         killed, _ = _run(tmp_path, template, monkeypatch, story, number)
         outcome = _outcome(killed)

@@ -296,3 +296,9 @@ def test_repair_leaves_real_mappings_and_good_files() -> None:
     assert repair_quotes(good) == good
     real = b"#cloud-config\nruncmd:\n  - a: b\n    c: d\n  - echo x: y\n"
     assert repair_quotes(real) == real.replace(b"echo x: y", b"'echo x: y'")
+
+
+def test_a_template_is_not_judged_while_its_metadata_cannot_be_read(make_files: Any) -> None:
+    files = make_files("#cloud-config\nhostname: {{ name }}\n")
+    files["metadata.json"] = b'{"rendering": "jinja",}'
+    assert [finding.file for finding in lint_files(files) if finding.level == "error"] == ["metadata.json"]

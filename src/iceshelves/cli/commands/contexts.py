@@ -98,7 +98,11 @@ def _read_token(token_file: str | None) -> Secret:
         text = sys.stdin.read(_MAX_TOKEN)
     token = text.strip()
     if not token:
-        raise InvalidInput("No token was given.", code="invalid_token", hint=_WHENCE)
+        raise InvalidInput(
+            "No token was given.",
+            code="invalid_token",
+            hint="Type or pipe it, or name its file with --token-file.",
+        )
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InvalidInput(
             "That is not a token.",

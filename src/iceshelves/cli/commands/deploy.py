@@ -213,14 +213,22 @@ def _carry_out(app: App, place: Place, accepted: Mapping[str, Any], waiting: Wai
         return 0
     status = follow(app, operation_id, verbose=waiting.verbose)
     number = accepted.get("deployment_id") or deployment_id(app.client, str(place))
-    if status == 0:
-        deployment = app.client.get(f"/api/deployments/{number}")
+    deployment = app.client.get(f"/api/deployments/{number}")
+    if status == 0 or not output.is_for_people:
         output.one(deployment, lambda: _good_news(place, deployment))
-    elif not output.is_for_people:
-        output.one(app.client.get(f"/api/deployments/{number}"), str)
+    elif (successor := _successor(deployment, operation_id)) is not None:
+        click.echo("The last good revision is being put back.  Watch it with:", err=True)
+        click.echo(f"  iceshelves operation watch {successor}", err=True)
     elif status == ERROR:
         click.echo(f"Next:  iceshelves logs {place}   iceshelves retry {place}", err=True)
     return status
+
+
+def _successor(deployment: Mapping[str, Any], operation_id: str) -> str | None:
+    """The operation that the server began by itself after ``operation_id``, if it did."""
+    latest = deployment.get("operation") or {}
+    going_on = latest.get("status") in ("pending", "running") and latest.get("id") != operation_id
+    return str(latest["id"]) if going_on else None
 
 
 def _good_news(place: Place, deployment: Mapping[str, Any]) -> str:

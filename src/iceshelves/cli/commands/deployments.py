@@ -68,7 +68,12 @@ def list_(
     """List deployments."""
     query = {"cluster": cluster, "status": status, "search": search, "deleted": "true" if deleted else None}
     entries = list(app.client.items("/api/deployments", "deployments", limit=limit, **query))
-    empty = "No deployments.  Try: iceshelves deploy hello-web CLUSTER:web"
+    narrowed = cluster or status or search
+    empty = (
+        "No such deployments."
+        if narrowed
+        else "No deployments.  Try: iceshelves deploy hello-web CLUSTER:web"
+    )
     output.many(entries, _COLUMNS, empty)
     told_if_cut(entries, limit)
 

@@ -114,7 +114,7 @@ class IncusImages:
             except (Failed, NotFound, InvalidInput) as error:
                 words.append(f"{server.name}:{alias} ({error.message})")
                 if "found" not in error.message:  # as it says when the server was asked and has none
-                    silent[server.name] = None
+                    silent[f"{server.name}:"] = None
         raise _not_found(image.reference, image.kind, [*_tried(wanted, ()), *words], list(silent))
 
     async def _pull(self, server: ImageServer, alias: str, image: Image, progress: Progress) -> Image:
@@ -204,13 +204,19 @@ def _not_found(
     reference: str, kind: InstanceKind, tried: Sequence[str], silent: Sequence[str] = ()
 ) -> NotFound:
     """``tried`` and the daemon's words about each go into the details; ``silent`` servers did not answer."""
-    message = f"The cluster has no image {reference!r} for a {kind}"
-    unasked = f", and could not ask the image server{'s' if len(silent) > 1 else ''} {', '.join(silent)}"
+    details = {"reference": reference, "tried": list(tried)}
+    if silent:
+        return NotFound(
+            f"The cluster has no image {reference!r} for a {kind}; {', '.join(silent)} could not be asked.",
+            code="image_not_found",
+            hint="'incus image list' there shows what it holds; use one of those with --image.",
+            details=details,
+        )
     return NotFound(
-        f"{message}{unasked if silent else ' and found none'}.",
+        f"There is no image {reference!r} for a {kind}, on the cluster or at its image servers.",
         code="image_not_found",
-        hint="'incus image list' on the cluster shows what it holds; use one of those with --image.",
-        details={"reference": reference, "tried": list(tried)},
+        hint="'incus image list' there shows what it holds; use one of those with --image.",
+        details=details,
     )
 
 

@@ -112,7 +112,7 @@ def no_root_disk(spec: InstanceSpec) -> InvalidInput:
     return InvalidInput(
         f"No root disk for {spec.name!r}: profiles {', '.join(spec.profiles)} have none, nor has the egg.",
         code="no_root_disk",
-        hint="Add one to the profile: incus (lxc on LXD) profile device add default root disk path=/ pool=default",
+        hint="Add one: incus profile device add default root disk path=/ pool=default (lxc on LXD)",
     )
 
 
