@@ -140,6 +140,12 @@ def test_it_stops_within_three_seconds_whatever_is_open(
     ask(server.port, token, "POST", "/api/clusters", cluster)
     body = {"egg": "hello-web", "cluster": "lab", "instance_name": "web-1"}
     made = ask(server.port, token, "POST", "/api/deploy", body)
+    until = time.monotonic() + 20
+    while (
+        ask(server.port, token, "GET", f"/api/deployments/{made['deployment_id']}")["status"] != "completed"
+    ):
+        assert time.monotonic() < until  # there is nothing to enter before the instance is there
+        time.sleep(0.05)
     headers = {"Authorization": f"Bearer {token}"}
     url = f"ws://127.0.0.1:{server.port}/iceshelves/api/deployments/{made['deployment_id']}/exec"
     with (
