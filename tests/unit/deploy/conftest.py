@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import json
 import shutil
@@ -89,16 +90,21 @@ class _MemoryJournal:
 class Plane:
     """What a test works with.  ``restart()`` is a new process on the same disk and the same hypervisor."""
 
-    def __init__(self, data: Path, template: Path) -> None:
+    def __init__(self, data: Path, origin: Path | Plane) -> None:
+        """``origin`` is an empty database to copy, or a stopped plane to go on from."""
         self.data = data
-        data.mkdir()
-        shutil.copy(template, data / "iceshelves.db")
-        self.world_name = f"world-{next(_worlds)}"
-        self.records: dict[str, dict[str, str]] = {}
         self.hook: Callable[[str], None] = lambda _moment: None
         self.control: ControlPlane
         self.engine: MemoryEngine
-        self.cluster_id = 0
+        if isinstance(origin, Plane):
+            shutil.copytree(origin.data, data)
+            self.world_name, self.cluster_id = origin.world_name, origin.cluster_id
+            self.records = copy.deepcopy(origin.records)
+        else:
+            data.mkdir()
+            shutil.copy(origin, data / "iceshelves.db")
+            self.world_name, self.cluster_id = f"world-{next(_worlds)}", 0
+            self.records = {}
         self.new_process()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -85,20 +86,12 @@ async def _deploy(plane: Plane, axe: Axe) -> None:
 
 
 async def _update(plane: Plane, axe: Axe) -> None:
-    kill_at, axe.at = axe.at, None
-    await _deploy(plane, axe)
-    axe.seen.clear()
-    axe.at = kill_at
     egg_id = plane.add_egg(make_egg(version="2.0.0", volumes=EGG.metadata.raw["volumes"]))
     accepted = plane.control.deployments.update(ADMIN, 1, UpdateRequest(egg_id=egg_id))
     await _until_ended(plane, axe, accepted.operation_id)
 
 
 async def _delete(plane: Plane, axe: Axe) -> None:
-    kill_at, axe.at = axe.at, None
-    await _deploy(plane, axe)
-    axe.seen.clear()
-    axe.at = kill_at
     accepted = plane.control.deployments.delete(ADMIN, 1)
     await _until_ended(plane, axe, accepted.operation_id)
 
@@ -124,12 +117,8 @@ async def _cancel_at_the_end(plane: Plane, axe: Axe) -> None:
 
 
 async def _go_back(plane: Plane, axe: Axe) -> None:
-    kill_at, axe.at = axe.at, None
-    await _deploy(plane, axe)
     plane.world.rewrite({**SCRIPT, "guests": {"plain@2.*": {"result": "error", "errors": ["boom"]}}})
     egg_id = plane.add_egg(make_egg(version="2.0.0", volumes=EGG.metadata.raw["volumes"]))
-    axe.seen.clear()
-    axe.at = kill_at
     request = UpdateRequest(egg_id=egg_id, on_failure="cleanup")
     failed = plane.control.deployments.update(ADMIN, 1, request).operation_id
     for operation_id in (failed, records.follow_up_id(failed)):
@@ -153,14 +142,13 @@ async def _until_done(plane: Plane, axe: Axe, operation_id: str) -> None:
             return
 
 
-STORIES: dict[str, Callable[[Plane, Axe], Awaitable[None]]] = {
+Story = Callable[[Plane, Axe], Awaitable[None]]
+FROM_NOTHING: dict[str, Story] = {
     "deploy": _deploy,
-    "update": _update,
-    "delete": _delete,
     "fail": _fail_and_clean_up,
     "cancel": _cancel_at_the_end,
-    "go back": _go_back,
 }
+FROM_A_DEPLOYMENT: dict[str, Story] = {"update": _update, "delete": _delete, "go back": _go_back}
 
 
 def _outcome(plane: Plane) -> dict[str, Any]:
@@ -180,38 +168,63 @@ def _outcome(plane: Plane) -> dict[str, Any]:
     }
 
 
-def _run(
-    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str, kill_at: int | None
-) -> tuple[Plane, Axe]:
+def _run(plane: Plane, patch: pytest.MonkeyPatch, story: Story, kill_at: int | None) -> Axe:
     axe = Axe()
     axe.at = kill_at
-    monkeypatch.setattr(
+    patch.setattr(
         providers, "open_provider", lambda family, connection: _Tapped(open_provider(family, connection), axe)
     )
-    plane = Plane(tmp_path / f"{story}-{kill_at}", template)
     plane.hook = axe.moment
 
     async def whole() -> None:
         await plane.control.start()
         try:
-            await STORIES[story](plane, axe)
+            await story(plane, axe)
         finally:
             await plane.control.stop()
 
     asyncio.run(whole())
-    return plane, axe
+    return axe
 
 
-@pytest.mark.parametrize("story", STORIES)
+def _check_every_moment(
+    tmp_path: Path, origin: Path | Plane, patch: pytest.MonkeyPatch, story: Story
+) -> None:
+    world = copy.deepcopy(origin.world.state) if isinstance(origin, Plane) else None
+
+    def run(name: str, kill_at: int | None) -> tuple[dict[str, Any], Axe]:
+        plane = Plane(tmp_path / name, origin)
+        if world is not None:
+            plane.world.state = copy.deepcopy(world)
+            plane.world.rewrite({})
+        axe = _run(plane, patch, story, kill_at)
+        outcome = _outcome(plane)
+        if world is None:
+            forget_world(plane.world_name)
+        return outcome, axe
+
+    expected, axe = run("whole", None)
+    moments = list(axe.seen)
+    assert len(moments) > 8
+    for number, moment in enumerate(moments):
+        outcome, _ = run(f"killed-{number}", number)
+        assert outcome == expected, f"killed {moment} (moment {number} of {len(moments)})"
+
+
+@pytest.mark.parametrize("story", FROM_NOTHING)
 def test_killed_at_every_moment(
     tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:
-    plane, axe = _run(tmp_path, template, monkeypatch, story, None)
-    expected, moments = _outcome(plane), list(axe.seen)
-    forget_world(plane.world_name)
-    assert len(moments) > 8
-    for number, moment in enumerate(moments):
-        killed, _ = _run(tmp_path, template, monkeypatch, story, number)
-        outcome = _outcome(killed)
-        forget_world(killed.world_name)
-        assert outcome == expected, f"killed {moment} (moment {number} of {len(moments)})"
+    _check_every_moment(tmp_path, template, monkeypatch, FROM_NOTHING[story])
+
+
+@pytest.mark.parametrize("story", FROM_A_DEPLOYMENT)
+def test_a_deployments_change_killed_at_every_moment(
+    tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str
+) -> None:
+    deployed = Plane(tmp_path / "deployed", template)
+    _run(deployed, monkeypatch, _deploy, None)
+    try:
+        _check_every_moment(tmp_path, deployed, monkeypatch, FROM_A_DEPLOYMENT[story])
+    finally:
+        forget_world(deployed.world_name)
