@@ -13,6 +13,8 @@ from iceshelves.deploy.control import ControlPlane
 from iceshelves.deploy.requests import DeployRequest, NewCluster
 from iceshelves.store.models import Operation
 from iceshelves.store.queries import eggs
+from testbed.hosts import wait_until
+from testbed.server import running_server
 
 ADMIN = Actor(1, 1, "admin", Role.ADMIN)
 
@@ -65,3 +67,20 @@ def test_a_workflow_that_was_recovered_too_often_is_no_obstacle(tmp_path: Path) 
     with sqlite3.connect(tmp_path / "operations.db") as connection:
         connection.execute("UPDATE workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'")
     asyncio.run(second(operation_id))
+
+
+def test_a_roll_back_that_follows_begins_at_once(tmp_path: Path) -> None:
+    """It is asked for from within another workflow, and must not be taken for a part of it."""
+    with running_server(tmp_path) as server:
+        options = {"guests": {"*": {"duration": 1.0}}}
+        server.post("/clusters", name="lab", provider="fake", options=options)
+        accepted = server.post("/deploy", egg="hello-web", cluster="lab", instance_name="web")
+        assert server.wait(accepted["operation_id"])["status"] == "succeeded"
+        deployment = f"/deployments/{accepted['deployment_id']}"
+        update = server.post(f"{deployment}/update", parameters={"greeting": "again"})
+        server.wait_for_step(update["operation_id"], "cloud-init")
+        server.post(f"{deployment}/cancel")
+        assert server.wait(update["operation_id"])["status"] == "cancelled"
+        wait_until(lambda: bool(server.get(deployment)["status"] == "completed"), "the roll-back", 6)
+        assert server.get(deployment)["revision"] == 3
+        assert "not taken by the engine" not in (tmp_path / "server.log").read_text()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import uuid
 from collections.abc import Sequence
@@ -89,7 +90,13 @@ class DbosEngine:
             self._watcher = asyncio.create_task(self._take_over())
 
     async def submit(self, operation_id: str) -> None:
-        """Start the workflow here; DBOS knows it by the operation's id, so a second start does nothing."""
+        """Start the workflow here; DBOS knows it by the operation's id, so a second start does nothing.
+
+        In a context of its own: one operation may ask for another, which must not become part of it.
+        """
+        await asyncio.create_task(self._begin(operation_id), context=contextvars.Context())
+
+    async def _begin(self, operation_id: str) -> None:
         with SetWorkflowID(operation_id):
             await DBOS.start_workflow_async(self._run, operation_id)
 
