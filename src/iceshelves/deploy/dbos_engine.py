@@ -31,6 +31,8 @@ from iceshelves.store.database import SQLITE_PRAGMAS, create_engine
 #: raised only together with a change to the order of ``Journal.once`` calls that old records cannot follow
 _VERSION: Final = "iceshelves-1"
 _TAKE_OVER_SECONDS: Final = 1.5
+#: DBOS gives the loop its own pool for `to_thread`, without a bound unless one is set
+_THREADS: Final = 24
 _LOCK_SPACE: Final = 7310215
 _GOING_ON: Final = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
 
@@ -73,6 +75,7 @@ class DbosEngine:
             "executor_id": self._executor,
             "serializer": DBOSPortableJSONSerializer(),
             "log_level": "ERROR",
+            "max_executor_threads": _THREADS,
         }
         DBOS(config=config)
 
