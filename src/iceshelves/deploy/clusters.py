@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,8 +24,11 @@ from iceshelves.providers.registry import open_provider
 from iceshelves.store.database import Database
 from iceshelves.store.models import Cluster, Deployment
 
-#: where the daemons of each family listen when nothing is said (their own defaults)
-DEFAULT_SOCKETS: Final = {"incus": "/var/lib/incus/unix.socket", "lxd": "/var/lib/lxd/unix.socket"}
+#: where the daemons of each family listen: LXD's snap and Debian's package differ
+_USUAL_SOCKETS: Final = {
+    "incus": ("/var/lib/incus/unix.socket",),
+    "lxd": ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket"),
+}
 _LATER_METHODS: Final = frozenset({"direct-api", "direct", "ssh", "agent-poll", "agent"})
 METHOD: Final = "unix-socket"
 
@@ -82,7 +86,7 @@ class Clusters:
             description=new.description,
             provider=new.provider,
             connection_method=new.connection_method,
-            endpoint_url=new.endpoint_url or DEFAULT_SOCKETS.get(new.provider, ""),
+            endpoint_url=new.endpoint_url or _usual_socket(new.provider),
             project=new.project,
             options=new.options,
             max_operations=new.max_operations,
@@ -174,6 +178,12 @@ class Clusters:
                     "kinds": sorted(report.server.kinds),
                     "members": list(report.members),
                 }
+
+
+def _usual_socket(provider: str) -> str:
+    """The usual socket that is there, or the most usual one."""
+    usual = _USUAL_SOCKETS.get(provider, ("",))
+    return next((path for path in usual if Path(path).is_socket()), usual[0])
 
 
 async def _members(provider: Provider, checks: list[Check]) -> tuple[dict[str, Any], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from iceshelves.access.policy import Actor, Role
 from iceshelves.core.errors import Conflict, Denied, InvalidInput, NotFound
 from iceshelves.core.secret import REDACTED
-from iceshelves.deploy import plan
+from iceshelves.deploy import clusters, plan
 from iceshelves.deploy.requests import DeployRequest, UpdateRequest
 from iceshelves.providers.base import Mark
 from iceshelves.providers.fake.world import FakeInstance
@@ -429,3 +430,12 @@ def test_secrets_are_not_in_logs_or_errors(play: Play) -> None:
         assert b"hush-hush" not in stored
 
     play(story)
+
+
+def test_the_usual_socket_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: set[str] = set()
+    monkeypatch.setattr(Path, "is_socket", lambda path: str(path) in there)
+    assert clusters._usual_socket("incus") == "/var/lib/incus/unix.socket"
+    assert clusters._usual_socket("lxd").startswith("/var/snap/")
+    there.add("/var/lib/lxd/unix.socket")
+    assert clusters._usual_socket("lxd") == "/var/lib/lxd/unix.socket"

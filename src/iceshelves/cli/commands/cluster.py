@@ -17,11 +17,6 @@ from iceshelves.cli.steps import age
 from iceshelves.cli.text import printable
 from iceshelves.cli.values import mapping_from_file
 
-#: where the distributions' packages put the sockets
-_SOCKETS: Final = {
-    "incus": "/var/lib/incus/unix.socket",
-    "lxd": "/var/snap/lxd/common/lxd/unix.socket",
-}
 _COLUMNS: Final = (
     Column("NAME", "name"),
     Column("PROVIDER", "provider"),
@@ -67,7 +62,7 @@ def add(
         "name": name,
         "provider": provider,
         "connection_method": "unix-socket",
-        "endpoint_url": endpoint or _SOCKETS.get(provider, ""),
+        "endpoint_url": endpoint or "",
         "project": project,
         "description": description,
         "options": mapping_from_file(options, "Options") if options else {},

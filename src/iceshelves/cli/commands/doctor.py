@@ -22,7 +22,11 @@ from iceshelves.cli.text import printable
 from iceshelves.core.errors import IceShelvesError
 
 _API: Final = "1.0"
-_SOCKETS: Final = ("/var/lib/incus/unix.socket", "/var/snap/lxd/common/lxd/unix.socket")
+_SOCKETS: Final = (
+    "/var/lib/incus/unix.socket",
+    "/var/snap/lxd/common/lxd/unix.socket",
+    "/var/lib/lxd/unix.socket",
+)
 
 
 @dataclass(frozen=True, slots=True)
