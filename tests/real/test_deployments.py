@@ -21,7 +21,9 @@ from real.deploying import (
     names,
     running_operations,
 )
+from testbed import images
 from testbed.hosts import Host, wait_until
+from testbed.image_server import SlowImageServer, serving_in_a_thread
 from testbed.server import Server, running_server
 
 
@@ -121,6 +123,38 @@ def _kill_in(server: Server, operation_id: str, step: str) -> None:
         if {entry["name"]: entry["status"] for entry in found["steps"]}[step] != "pending":
             break
     server.kill()
+
+
+def test_cancel_while_the_image_is_fetched(incus_host: Host, tiny_image: str, tmp_path: Path) -> None:
+    assert incus_host.cable is not None
+    slow = SlowImageServer(images.tiny_files())
+    with serving_in_a_thread(slow, incus_host.cable.gateway) as url, running_server(tmp_path) as server:
+        server.post(
+            "/clusters",
+            name="real",
+            provider="incus",
+            endpoint_url=str(incus_host.socket),
+            options={"image_servers": [{"name": "slow", "url": url}]},
+        )
+        before = incus_host.cli("image", "list", "--format=csv").stdout
+        accepted = deploy(server, "debian-base", "fetching", "slow/1")
+        server.wait_for_step(accepted["operation_id"], "image")
+        wait_until(lambda: slow.downloads > 0, "the download")
+        server.post(f"/deployments/{accepted['deployment_id']}/cancel")
+        assert server.wait(accepted["operation_id"])["status"] == "cancelled"
+        wait_until(lambda: running_operations(incus_host) == [], "the end of Incus' own work", 10)
+        assert incus_host.cli("image", "list", "--format=csv").stdout == before
+
+
+@pytest.mark.parametrize("name", ["debian-base", "debian-nginx", "debian-docker"])
+def test_the_library_deploys(server: Server, incus_host: Host, debian_image: str, name: str) -> None:
+    """The eggs that need nothing but the distribution's packages; each has checks of its own."""
+    # the host's disk is memory, so what the guest writes there counts against its limit
+    roomy = {"limits.memory": "4GiB"}
+    accepted = deploy(server, name, name, debian_image, config_overrides=roomy)
+    operation = server.wait(accepted["operation_id"], 300)
+    assert operation["status"] == "succeeded", operation["error"]
+    delete(server, accepted["deployment_id"])
 
 
 @pytest.mark.parametrize("step", ["create", "start", "cloud-init", "checks"])

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import platform
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from iceshelves.core.errors import Conflict, NotFound, Temporary
 from iceshelves.providers import base
@@ -30,6 +24,7 @@ from real.driving import MARK, connected, instance
 from real.incus_proxy import Proxy, proxied
 from testbed import images as test_images
 from testbed.hosts import Host
+from testbed.image_server import SlowImageServer
 
 pytestmark = pytest.mark.anyio
 
@@ -186,73 +181,6 @@ async def test_an_image_server_that_does_not_answer_is_told_with_what_was_tried(
         assert "nowhere:debian/99/cloud" in caught.value.message
     finally:
         await provider.close()
-
-
-class SlowImageServer:
-    """A SimpleStreams server with one image, ``slow/1/cloud``, whose root file system takes three seconds."""
-
-    def __init__(self, files: tuple[Path, Path]) -> None:
-        metadata, root = files
-        self.files = {"/metadata": metadata.read_bytes(), "/root": root.read_bytes() + os.urandom(4096)}
-        self.downloads = 0
-
-    @asynccontextmanager
-    async def serving(self, address: str) -> AsyncIterator[str]:
-        application = web.Application()
-        application.router.add_get("/{path:.*}", self._answer)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        site = web.TCPSite(runner, address, 0)
-        await site.start()
-        try:
-            yield f"http://{address}:{runner.addresses[0][1]}"
-        finally:
-            await runner.cleanup()
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.path == "/streams/v1/index.json":
-            entry = {"datatype": "image-downloads", "path": "streams/v1/images.json", "products": ["slow"]}
-            return web.json_response({"format": "index:1.0", "index": {"images": entry}})
-        if request.path == "/streams/v1/images.json":
-            return web.json_response(self._products())
-        answer = web.StreamResponse()
-        data = self.files[request.path]
-        answer.content_length = len(data)
-        await answer.prepare(request)
-        self.downloads += request.path == "/root"
-        try:
-            for start in range(0, len(data), len(data) // 30 + 1):
-                await answer.write(data[start : start + len(data) // 30 + 1])
-                await asyncio.sleep(0.1 if request.path == "/root" else 0)
-        except ConnectionError:
-            return answer
-        return answer
-
-    def _products(self) -> dict[str, object]:
-        def digest(data: bytes) -> str:
-            return hashlib.sha256(data).hexdigest()
-
-        metadata, root = self.files["/metadata"], self.files["/root"]
-        items = {
-            "incus.tar.xz": {
-                "ftype": "incus.tar.xz",
-                "path": "metadata",
-                "size": len(metadata),
-                "sha256": digest(metadata),
-                "combined_squashfs_sha256": digest(metadata + root),
-            },
-            "root.squashfs": {"ftype": "squashfs", "path": "root", "size": len(root), "sha256": digest(root)},
-        }
-        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        product = {
-            "aliases": "slow/1/cloud",
-            "arch": architecture,
-            "os": "slow",
-            "release": "1",
-            "release_title": "1",
-            "versions": {"20260101": {"items": items}},
-        }
-        return {"format": "products:1.0", "datatype": "image-downloads", "products": {"slow": product}}
 
 
 async def test_a_download_is_shared_told_and_cancelled_with_its_last_user(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iceshelves.core.errors import InvalidInput, NotFound
+from iceshelves.core.names import OBJECT_NAME
 from iceshelves.providers.base import Provider
-from iceshelves.providers.connection import Connection, UnixSocket, connection_from_url
+from iceshelves.providers.connection import Connection, ImageServer, UnixSocket, connection_from_url
 from iceshelves.providers.registry import open_provider
 from iceshelves.store.database import Database
 from iceshelves.store.models import Cluster
@@ -26,11 +30,41 @@ def connection_of(cluster: Cluster) -> Connection:
         )
     connection = connection_from_url(url if url.startswith("unix:") else f"unix://{url}")
     if isinstance(connection, UnixSocket):
-        return replace(connection, project=cluster.project)
+        servers = _image_servers(cluster.options)
+        return replace(connection, project=cluster.project, image_servers=servers)
     raise InvalidInput(
         f"A cluster of family {cluster.provider} is reached by a unix socket, not by {url}.",
         code="invalid_connection",
     )
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=f"^{OBJECT_NAME.pattern}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+
+
+class _IncusOptions(BaseModel):
+    """``image_servers``: the SimpleStreams servers to fetch from, instead of the usual ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image_servers: tuple[_Source, ...] | None = None
+
+
+def _image_servers(options: dict[str, Any]) -> tuple[ImageServer, ...] | None:
+    try:
+        wanted = _IncusOptions.model_validate(options).image_servers
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"The cluster's options are wrong at {where}: {first['msg']}",
+            code="invalid_options",
+            hint='Write {"image_servers": [{"name": "own", "url": "https://images.example.org"}]}.',
+        ) from error
+    return None if wanted is None else tuple(ImageServer(source.name, source.url) for source in wanted)
 
 
 class ProviderPool:

@@ -14,7 +14,7 @@ from iceshelves.access.policy import Actor, Role
 from iceshelves.core.errors import Conflict, Denied, InvalidInput, NotFound
 from iceshelves.core.secret import REDACTED
 from iceshelves.deploy import clusters, plan
-from iceshelves.deploy.requests import DeployRequest, UpdateRequest
+from iceshelves.deploy.requests import DeployRequest, NewCluster, UpdateRequest
 from iceshelves.providers.base import Mark
 from iceshelves.providers.fake.world import FakeInstance
 from iceshelves.store.models import AuditEntry, Egg, Revision
@@ -439,3 +439,22 @@ def test_the_usual_socket_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPat
     assert clusters._usual_socket("lxd").startswith("/var/snap/")
     there.add("/var/lib/lxd/unix.socket")
     assert clusters._usual_socket("lxd") == "/var/lib/lxd/unix.socket"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_server": []},
+        {"image_servers": [{"name": "own"}]},
+        {"image_servers": [{"name": "own", "url": "file:///etc"}]},
+        {"image_servers": [{"name": "own", "url": "https://user:secret@host/"}]},
+        {"image_servers": [{"name": "../own", "url": "https://host/"}]},
+    ],
+)
+def test_a_clusters_options_are_checked_when_it_is_added(plane: Plane, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        plane.control.clusters.add(ADMIN, NewCluster(name="real", options=options))
+    assert caught.value.code == "invalid_options"
+    assert "secret" not in str(caught.value.to_json())
+    good = {"image_servers": [{"name": "own", "url": "https://host/"}]}
+    assert plane.control.clusters.add(ADMIN, NewCluster(name="real", options=good)) > 0
