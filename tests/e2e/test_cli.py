@@ -111,6 +111,8 @@ class Shop:
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
+            # tests that run in the background of a script have it ignored, which children inherit
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -178,7 +178,8 @@ async def test_an_image_server_that_does_not_answer_is_told_with_what_was_tried(
         with pytest.raises(NotFound) as caught:
             await images.ensure(image)
         assert caught.value.code == "image_not_found"
-        assert "nowhere:debian/99/cloud" in caught.value.message
+        assert "nowhere: could not be asked" in caught.value.message
+        assert any("nowhere:debian/99/cloud" in place for place in caught.value.details["tried"])
     finally:
         await provider.close()
 
