@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from fastapi import Query
 from starlette.responses import Response
 
+from iceshelves.access import users
 from iceshelves.access.policy import Permission
-from iceshelves.server import accounts
 from iceshelves.server.answers import Item, Listing
 from iceshelves.server.call import Caller
 from iceshelves.server.routes import Routes
@@ -54,14 +54,14 @@ def list_users(call: Caller, wanted: Annotated[Paging, Query()]) -> Response:
 @routes.add("POST", "/api/users", Permission.ACCESS_WRITE, CREATED, errors=(409,))
 def create_user(call: Caller, body: NewUserBody) -> Response:
     """Let somebody act, and show the token once."""
-    issued = accounts.create(call.control.database, call.actor, body.name, body.role, call.request_id)
+    issued = users.create(call.control.database, call.actor, body.name, body.role, call.request_id)
     return CREATED.answer(_issued(issued))
 
 
 @routes.add("POST", "/api/users/{user}/token", Permission.ACCESS_WRITE, RENEWED, errors=(404,))
 def renew_token(call: Caller, user: PathId) -> Response:
     """Give a user a new token; the former ones end."""
-    issued = accounts.renew(call.control.database, call.actor, user, call.request_id)
+    issued = users.renew(call.control.database, call.actor, user, call.request_id)
     call.services.authenticator.forget()
     return RENEWED.answer(_issued(issued))
 
@@ -69,7 +69,7 @@ def renew_token(call: Caller, user: PathId) -> Response:
 @routes.add("DELETE", "/api/users/{user}", Permission.ACCESS_WRITE, CHANGED, errors=(404, 409))
 def deactivate_user(call: Caller, user: PathId) -> Response:
     """Let a user act no more."""
-    accounts.deactivate(call.control.database, call.actor, user, call.request_id)
+    users.deactivate(call.control.database, call.actor, user, call.request_id)
     call.services.authenticator.forget()
     return CHANGED.answer(ChangedUser(user_id=user, message="The user is deactivated."))
 
@@ -81,7 +81,7 @@ def list_audit(call: Caller, wanted: Annotated[Paging, Query()]) -> Response:
         return AUDIT.answer(queries.audit(session, call.tenant_id, wanted.window))
 
 
-def _issued(issued: accounts.Issued) -> IssuedToken:
+def _issued(issued: users.Issued) -> IssuedToken:
     return IssuedToken(
         user_id=issued.user_id,
         name=issued.name,
