@@ -313,7 +313,7 @@ def test_a_broken_egg_is_not_even_sent(run: Any, ready: Any, egg_directory: Path
 
 
 def test_what_is_no_egg_at_all_is_told_with_its_place(run: Any, ready: Any, egg_directory: Path) -> None:
-    (egg_directory / "metadata.json").write_text('{"name": "mine",\n}\n')
+    (egg_directory / "metadata.json").write_text('{"name": "mine",\n b}\n')
     done = run("deploy", str(egg_directory), "local:web")
     assert done.code == 1
     assert f"{egg_directory}/metadata.json:2: error: Expecting property name" in done.err
