@@ -148,7 +148,8 @@ def _bounded(messages: Iterable[object]) -> tuple[str, ...]:
 
 _TELLING: Final = ("error", "fail", "unable", "not found", "cannot", "no such", "denied", "e: ", "fatal")
 _OWN_WORDS: Final = (
-    "cloud-init v.", "ci-info:", "traceback", "  file ", "cc_scripts_user.py", "util.py[", "schema.py[",
+    "cloud-init v.", "ci-info:", "traceback", "  file ", "cc_scripts_user.py", "running module ",
+    "re-raising the last one", "schema.py[",
 )  # fmt: skip
 
 

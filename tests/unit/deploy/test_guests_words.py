@@ -145,3 +145,16 @@ def test_devices_that_may_reach_the_host_need_an_administrator(device: dict[str,
 def test_devices_that_stay_inside_are_for_everybody(device: dict[str, str]) -> None:
     spec = DeploymentSpec(instance="web", kind="container", egg="x@1", image="i", devices={"it": device})
     plan.check_host_access(Actor(1, 2, "op", Role.OPERATOR), spec)
+
+
+def test_what_cloud_init_says_of_a_missing_package_is_telling() -> None:
+    """As cloud-init 25.1 prints it, which does not let apt say it."""
+    stamp = "2026-01-01 12:00:00,000 -"
+    said = [
+        "Reading package lists...",
+        f"{stamp} log_util.py[WARNING]: Failure when attempting to install packages: ['nosuch']",
+        f"{stamp} cc_package.py[WARNING]: 1 failed with exceptions, re-raising the last one",
+        f"{stamp} log_util.py[WARNING]: Running module package-update-upgrade-install failed",
+        "Cloud-init v. 25.1.4 finished",
+    ]
+    assert watch.telling_lines(said) == [said[1]]
