@@ -145,6 +145,10 @@ def _name_servers() -> str:
     return ""
 
 
+_FORWARD_SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
+_FORWARDING_WAS_OFF = Path("/run/iceshelves-tests-forwarding-was-off")
+
+
 @dataclass(frozen=True)
 class Cable:
     """A pair of network cards: ``card`` here with ``gateway``, ``eth0`` with ``address`` in the host."""
@@ -180,10 +184,10 @@ class Forwarding:
     """
 
     def __init__(self, cable: Cable) -> None:
-        self._switch = Path("/proc/sys/net/ipv4/ip_forward")
-        self._before = self._switch.read_text()
-        if self._before.strip() != "1":
-            self._switch.write_text("1")
+        if _FORWARD_SWITCH.read_text().strip() != "1":
+            _FORWARDING_WAS_OFF.touch()
+            _FORWARD_SWITCH.write_text("1")
+        self._card = cable.card
         self._nft = subprocess.Popen(
             ["nft", "--interactive"],
             stdin=subprocess.PIPE,
@@ -200,11 +204,13 @@ class Forwarding:
             stdin.flush()
 
     def stop(self) -> None:
-        """Take the rule and, if it was off before, the machine's forwarding away."""
+        """Take the rule away, and with the last host the machine's forwarding, if it was off before."""
         self._nft.kill()
         self._nft.wait()
-        if self._before.strip() != "1":
-            self._switch.write_text(self._before)
+        others = [card for card in Path("/sys/class/net").glob("ishost*") if card.name != self._card]
+        if _FORWARDING_WAS_OFF.exists() and not others:
+            _FORWARDING_WAS_OFF.unlink()
+            _FORWARD_SWITCH.write_text("0")
 
 
 @dataclass
