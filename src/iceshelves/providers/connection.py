@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from iceshelves.core.errors import InvalidInput
+
+_LONGEST_SOCKET: Final = 107
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,26 @@ def connection_from_url(url: str, script: Mapping[str, Any] | None = None) -> Co
 
     Raises :class:`InvalidInput` ``invalid_connection``.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # a bracket that opens no IPv6 address
+        raise _invalid(url) from error
     options = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-    if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
-        return UnixSocket(unquote(parts.path), options.get("project", "default"))
+    path = unquote(parts.path)
+    if parts.scheme == "unix" and _can_be_a_socket(path) and not parts.netloc:
+        return UnixSocket(path, options.get("project", "default"))
     if parts.scheme == "fake" and parts.netloc and not parts.path.strip("/"):
         return Scenario(parts.netloc, options.get("file"), script or {})
-    raise InvalidInput(
+    raise _invalid(url)
+
+
+def _can_be_a_socket(path: str) -> bool:
+    """Whether the kernel takes ``path``: absolute, at most 107 bytes (unix(7)), nothing unprintable."""
+    return path.startswith("/") and path.isprintable() and len(path.encode()) <= _LONGEST_SOCKET
+
+
+def _invalid(url: str) -> InvalidInput:
+    return InvalidInput(
         f"{url!r} is not an address of a cluster.",
         code="invalid_connection",
         hint="Write unix:///var/lib/incus/unix.socket, or fake://NAME for the built-in fake.",

@@ -16,7 +16,7 @@ from iceshelves.providers import base
 from iceshelves.providers.base import ExecRequest, InstanceSpec, Mark, require
 from iceshelves.providers.connection import Scenario
 from iceshelves.providers.fake.provider import FakeProvider
-from iceshelves.providers.fake.world import forget_world, open_world
+from iceshelves.providers.fake.world import FakeWorld, forget_world, open_world
 
 pytestmark = pytest.mark.anyio
 
@@ -273,3 +273,10 @@ async def test_a_guest_that_does_not_shut_down_is_switched_off_after_its_grace()
     found = await require(fake, base.Lifecycle).find("web-1")
     assert found is not None
     assert found.power == "stopped"
+
+
+async def test_a_world_whose_file_cannot_be_written_says_so(tmp_path: Path) -> None:
+    world = FakeWorld("unwritable", file=tmp_path / "nowhere" / "world.json")
+    with pytest.raises(Failed) as caught:
+        world.save()
+    assert caught.value.code == "bad_world_file"

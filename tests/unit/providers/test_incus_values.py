@@ -38,7 +38,21 @@ def test_addresses_of_clusters_are_read() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["", "unix://", "unix://host/path", "http://x", "fake://", "fake://w/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "unix://",
+        "unix://host/path",
+        "http://x",
+        "fake://",
+        "fake://w/x",
+        "unix://]",
+        "unix:///run/a%00b",
+        "unix:///run/" + "a" * 200,
+        "unix:///run/\ud800",
+    ],
+)
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         connection_from_url(url)

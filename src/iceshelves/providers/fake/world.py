@@ -201,8 +201,15 @@ class FakeWorld:
         if self._file is None:
             return
         beside = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        beside.write_bytes(_STATE.dump_json(self.state))
-        beside.replace(self._file)
+        try:
+            beside.write_bytes(_STATE.dump_json(self.state))
+            beside.replace(self._file)
+        except (OSError, ValueError) as error:
+            raise Failed(
+                f"The fake world's file {self._file.name!r} cannot be written.",
+                code="bad_world_file",
+                hint="Name a file in a folder that the server may write to.",
+            ) from error
 
     def _count(self, place: int) -> int:
         key = str(place)
