@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from iceshelves.store import schema
 from iceshelves.store.database import Database
 from iceshelves.store.models import Base
 from testbed.server import Server
@@ -24,8 +25,12 @@ def _environment(postgres_url: str) -> dict[str, str]:
     }
 
 
-def test_migrations_make_what_the_models_say(postgres_url: str) -> None:
+@pytest.mark.parametrize("by_migrations", [True, False])
+def test_an_empty_database_gets_what_the_models_say(postgres_url: str, by_migrations: bool) -> None:
     database = Database(postgres_url)
+    if by_migrations:
+        with database.engine.begin() as connection:
+            schema.migrate(connection)
     database.migrate()
     database.migrate()
     with database.engine.connect() as connection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,11 +26,26 @@ def database(tmp_path: Path) -> Iterator[Database]:
     made.close()
 
 
-def test_migrations_make_what_the_models_say(database: Database) -> None:
+@pytest.mark.parametrize("by_migrations", [True, False])
+def test_an_empty_database_gets_what_the_models_say(database: Database, by_migrations: bool) -> None:
+    if by_migrations:
+        with database.engine.begin() as connection:
+            schema.migrate(connection)
     database.migrate()
     database.migrate()
+    assert schema.current(database.engine) == migrations.HEAD
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_an_empty_database_is_made_without_what_migrates_it(tmp_path: Path) -> None:
+    """It would stay in the server's memory."""
+    script = (
+        "import sys; from iceshelves.store.database import Database, sqlite_url\n"
+        f"Database(sqlite_url({str(tmp_path / 'new.db')!r})).migrate()\n"
+        "sys.exit('alembic' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_the_head_is_the_head() -> None:
