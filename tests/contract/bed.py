@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from iceshelves.connections.values import Connection
 from iceshelves.providers import base
 from iceshelves.providers.base import Image, Instance, InstanceSpec, Mark, Provider, require
-from iceshelves.providers.connection import Connection
 from iceshelves.providers.registry import open_provider
 
 ERR_AND_OUT = "echo out; echo err >&2; exit 3"

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from contract.bed import Bed
-from iceshelves.core.errors import Conflict, InvalidInput, NotFound
+from iceshelves.core.errors import Conflict, InvalidInput, NotFound, Unsupported
 from iceshelves.providers import base
 from iceshelves.providers.base import ExecRequest, InventoryEvent, Volume, require
+from iceshelves.providers.ownership import adoption
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +67,36 @@ async def test_all_capabilities_are_offered(bed: Bed) -> None:
 
 async def test_members_has_this_server_online(bed: Bed) -> None:
     members = await require(bed.provider, base.Placement).members()
-    assert [member.online for member in members] == [True]
+    assert [(member.online, member.evacuated) for member in members] == [(True, False)]
+
+
+async def test_a_survey_tells_what_this_server_has(bed: Bed) -> None:
+    placement = require(bed.provider, base.Placement)
+    before = (await placement.survey())[0].capacity
+    assert before is not None
+    assert before.cpus > 0
+    assert 0 < before.memory_used < before.memory
+    await bed.created()
+    after = (await placement.survey())[0].capacity
+    assert after is not None
+    assert before.instances is not None
+    assert after.instances == before.instances + 1
+
+
+async def test_a_single_server_cannot_be_evacuated(bed: Bed) -> None:
+    placement = require(bed.provider, base.Placement)
+    (member,) = await placement.members()
+    for change in (placement.evacuate(member.name), placement.restore(member.name)):
+        with pytest.raises(Unsupported) as caught:
+            await change
+        assert caught.value.code == "not_a_cluster"
+
+
+async def test_a_single_server_may_be_named(bed: Bed) -> None:
+    (member,) = await require(bed.provider, base.Placement).members()
+    spec = replace(await bed.spec(), member=member.name)
+    await bed.lifecycle.validate(spec)
+    assert (await bed.lifecycle.create(spec)).member is None
 
 
 # Create
@@ -486,11 +516,40 @@ async def test_inventory_lists_ours_with_their_marks(bed: Bed) -> None:
         assert found[spec.name] == spec.mark
 
 
+async def test_one_instance_is_found_as_the_list_has_it(bed: Bed) -> None:
+    spec = await bed.created()
+    listed = {instance.name: instance for instance in await bed.inventory.instances()}
+    assert await bed.inventory.instance(spec.name) == listed[spec.name]
+    assert listed[spec.name].readable
+    assert await bed.inventory.instance(f"{bed.prefix}-none") is None
+
+
+async def test_what_a_deployment_made_is_neither_adopted_nor_released(bed: Bed) -> None:
+    spec = await bed.created()
+    for refused in (
+        bed.inventory.adopt(spec.name, adoption(spec.mark.installation)),
+        bed.inventory.release(spec.name, spec.mark.installation),
+    ):
+        with pytest.raises(Conflict) as caught:
+            await refused
+        assert caught.value.code == "not_ours"
+    assert (await bed.get(spec.name)).mark == spec.mark
+
+
+async def test_nothing_is_neither_adopted_nor_released(bed: Bed) -> None:
+    name = f"{bed.prefix}-none"
+    for refused in (bed.inventory.adopt(name, adoption("x")), bed.inventory.release(name, "x")):
+        with pytest.raises(NotFound) as caught:
+            await refused
+        assert caught.value.code == "instance_not_found"
+
+
 async def test_watch_tells_what_changes(bed: Bed) -> None:
     spec = await bed.created()
     told: asyncio.Queue[InventoryEvent] = asyncio.Queue()
     watching = asyncio.create_task(bed.inventory.watch(told.put))
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(5):
+        assert (await told.get()).action == "resync"  # nothing is missed from here on
     await bed.lifecycle.start(spec.name)
     async with asyncio.timeout(5):
         while (event := await told.get()).name != spec.name or event.action != "instance-started":

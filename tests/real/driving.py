@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from iceshelves.connections.values import UnixSocket
 from iceshelves.providers import base
 from iceshelves.providers.base import InstanceSpec, Mark, Provider, require
-from iceshelves.providers.connection import UnixSocket
 from iceshelves.providers.incus.provider import IncusProvider
 
 MARK = Mark("real", "dep", "op1", 1, "web@1.0.0")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from iceshelves.connections.values import ImageServer, UnixSocket
 from iceshelves.core.errors import Conflict, NotFound, Temporary
 from iceshelves.providers import base
 from iceshelves.providers.base import (
@@ -17,7 +18,6 @@ from iceshelves.providers.base import (
     InventoryEvent,
     require,
 )
-from iceshelves.providers.connection import ImageServer, UnixSocket
 from iceshelves.providers.incus import events
 from iceshelves.providers.incus.provider import IncusProvider
 from real.driving import MARK, connected, instance
@@ -72,7 +72,8 @@ async def test_a_watcher_is_told_to_look_again_after_a_gap(
     async with proxied(str(incus_host.socket), tmp_path) as proxy, connected(proxy.path) as provider:
         told: asyncio.Queue[InventoryEvent] = asyncio.Queue()
         watching = asyncio.create_task(require(provider, base.Inventory).watch(told.put))
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(5):
+            assert (await told.get()).action == "resync"
         proxy.cut("/1.0/events")
         async with asyncio.timeout(5):
             assert (await told.get()).action == "resync"

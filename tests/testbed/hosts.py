@@ -27,6 +27,9 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 HOST_NETWORKS: Final = IPv4Network("10.67.0.0/16")
+_MOST_HOSTS: Final = HOST_NETWORKS.num_addresses // 4
+#: a file for each number, locked by the process that has it
+_NUMBERS: Final = Path("/run/iceshelves-tests-numbers")
 _ROOMY: Final = 4 * 1024**3
 _PR_SET_PDEATHSIG: Final = 1
 _libc: Final = ctypes.CDLL(None)
@@ -149,6 +152,32 @@ _FORWARD_SWITCH = Path("/proc/sys/net/ipv4/ip_forward")
 _FORWARDING_WAS_OFF = Path("/run/iceshelves-tests-forwarding-was-off")
 
 
+class Number:
+    """A host's place in :data:`HOST_NETWORKS`, held by this process until it is released.
+
+    It outlives the host's network card, so that a host that is switched on again has the address it had.
+    """
+
+    def __init__(self) -> None:
+        _NUMBERS.mkdir(parents=True, exist_ok=True)
+        for value in range(_MOST_HOSTS):
+            handle = os.open(_NUMBERS / str(value), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                continue
+            if not Path(f"/sys/class/net/ishost{value}").exists():
+                self.value, self._handle = value, handle
+                return
+            os.close(handle)
+        raise TestbedError(f"no number is left in {HOST_NETWORKS}")
+
+    def release(self) -> None:
+        """Leave it to others."""
+        os.close(self._handle)
+
+
 @dataclass(frozen=True)
 class Cable:
     """A pair of network cards: ``card`` here with ``gateway``, ``eth0`` with ``address`` in the host."""
@@ -158,27 +187,26 @@ class Cable:
     address: str
 
     @classmethod
-    def plug(cls, pid: int) -> Cable:
-        """Tie the network namespace of ``pid`` to this machine, by a number that nobody else uses."""
-        for number, network in enumerate(HOST_NETWORKS.subnets(new_prefix=30)):
-            gateway, address = (str(end) for end in network.hosts())
-            cable = cls(f"ishost{number}", gateway, address)
-            try:  # creating the card is what takes the number: it fails when another test process has it
-                _run(
-                    "ip", "link", "add", cable.card, "type", "veth", "peer", "name", "eth0", "netns", str(pid)
-                )
-            except TestbedError as failure:
-                if "File exists" not in str(failure):
-                    raise
-                continue
-            _run("ip", "address", "add", f"{gateway}/30", "dev", cable.card)
-            _run("ip", "link", "set", cable.card, "up")
-            return cable
-        raise TestbedError(f"no number is left in {HOST_NETWORKS}")
+    def plug(cls, pid: int, number: Number) -> Cable:
+        """Tie the network namespace of ``pid`` to this machine."""
+        first = HOST_NETWORKS.network_address + 4 * number.value
+        cable = cls(f"ishost{number.value}", str(first + 1), str(first + 2))
+        _run("ip", "link", "add", cable.card, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+        _run("ip", "address", "add", f"{cable.gateway}/30", "dev", cable.card)
+        _run("ip", "link", "set", cable.card, "up")
+        return cable
+
+    def unplug(self) -> None:
+        """Take both cards away.
+
+        They would go with the host, but not before its kernel has given up on connections to peers that are
+        gone as well, which takes minutes.
+        """
+        subprocess.run(["ip", "link", "delete", self.card], capture_output=True)
 
 
 class Forwarding:
-    """Lets a host's guests reach what this machine reaches, by masquerading.
+    """Lets a host's guests reach what this machine reaches, by masquerading, and other hosts.
 
     The table is *owned* by the ``nft`` process that is held here: the kernel removes it when that ends.
     """
@@ -200,7 +228,11 @@ class Forwarding:
         if stdin is not None:
             rule = f'ip saddr {cable.address}/30 oifname != "ishost*" masquerade'
             chain = f"type nat hook postrouting priority srcnat; {rule};"
-            stdin.write(f"table ip {cable.card} {{ flags owner; chain out {{ {chain} }}; }}\n")
+            # A host that is switched off answers nothing; without this, whoever is out there might.
+            rule = f'ip daddr {HOST_NETWORKS} oifname != "ishost*" drop'
+            dead = f"type filter hook forward priority filter; {rule};"
+            chains = f"chain out {{ {chain} }}; chain dead {{ {dead} }};"
+            stdin.write(f"table ip {cable.card} {{ flags owner; {chains} }}\n")
             stdin.flush()
 
     def stop(self) -> None:
@@ -221,6 +253,7 @@ class Host:
     hypervisor: Hypervisor = INCUS
     root: Path = field(default_factory=lambda: scratch_directory("host"))
     cable: Cable | None = None
+    _number: Number | None = None
     _unshare: subprocess.Popen[bytes] | None = None
     _init_pid: int = 0
     _forwarding: Forwarding | None = None
@@ -263,19 +296,22 @@ class Host:
             start_new_session=True,
         )  # fmt: skip
         self._init_pid = self._first_child(self._unshare.pid)
-        self.cable = cable = Cable.plug(self._init_pid)
+        self._number = self._number or Number()
+        self.cable = cable = Cable.plug(self._init_pid, self._number)
         self._forwarding = Forwarding(cable)
         gate.write_text(f"export HOST_ADDRESS={cable.address} HOST_GATEWAY={cable.gateway}\n")
         self._wait_for((self.root / "ready").exists, "the host", self.root / "init.log")
         self.start_daemon()
 
     def kill(self) -> None:
-        """Pull the plug.  Its disk (``root``) is kept, so that :meth:`start` brings the same machine back."""
+        """Pull the plug.  Its disk and its address are kept: :meth:`start` brings the same machine back."""
         if self._unshare is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._init_pid, signal.SIGKILL)
             self._unshare.wait()
             self._unshare = None
+        if self.cable is not None:
+            self.cable.unplug()
         if self._forwarding is not None:
             self._forwarding.stop()
             self._forwarding = None
@@ -284,6 +320,9 @@ class Host:
     def stop(self) -> None:
         """Pull the plug and throw the machine away."""
         self.kill()
+        if self._number is not None:
+            self._number.release()
+            self._number = None
         shutil.rmtree(self.root, ignore_errors=True)
 
     def exec(
@@ -339,7 +378,11 @@ class Host:
 
     def set_up(self) -> None:
         """Give a new daemon a pool, a bridge and a default profile, as its own first-time set-up would."""
-        self._own(*self.hypervisor.first_setup, stdin=_PRESEED)
+        self.configure(_PRESEED)
+
+    def configure(self, preseed: str) -> None:
+        """Configure a new daemon by ``preseed``, in the words of its own first-time set-up."""
+        self._own(*self.hypervisor.first_setup, stdin=preseed)
 
     def import_image(self, files: tuple[Path, Path], alias: str) -> None:
         """Import an image from its metadata and its root file system."""

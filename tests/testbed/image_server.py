@@ -59,14 +59,15 @@ class SlowImageServer:
             return hashlib.sha256(data).hexdigest()
 
         metadata, root = self.files["/metadata"], self.files["/root"]
+        described = {
+            "path": "metadata",
+            "size": len(metadata),
+            "sha256": digest(metadata),
+            "combined_squashfs_sha256": digest(metadata + root),
+        }
         items = {
-            "incus.tar.xz": {
-                "ftype": "incus.tar.xz",
-                "path": "metadata",
-                "size": len(metadata),
-                "sha256": digest(metadata),
-                "combined_squashfs_sha256": digest(metadata + root),
-            },
+            "incus.tar.xz": {"ftype": "incus.tar.xz", **described},
+            "lxd.tar.xz": {"ftype": "lxd.tar.xz", **described},
             "root.squashfs": {"ftype": "squashfs", "path": "root", "size": len(root), "sha256": digest(root)},
         }
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

@@ -34,10 +34,10 @@ class Server:
     address: str = ""
     process: subprocess.Popen[str] | None = None
 
-    def start(self) -> Server:
+    def start(self, listen: str = "127.0.0.1:0") -> Server:
         """Start it and wait for its ready line."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "iceshelves", "serve", "--data", str(self.data), "--listen", "127.0.0.1:0",
+            [sys.executable, "-m", "iceshelves", "serve", "--data", str(self.data), "--listen", listen,
              "--admin-token-file", str(self.token_file)],
             env={**os.environ, **self.environment},
             stdout=subprocess.PIPE,

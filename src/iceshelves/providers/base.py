@@ -101,27 +101,57 @@ class Instance:
     description: str = ""
     #: false between the start of a rebuild and its end: the root file system is not what the mark says
     settled: bool = True
+    #: false where its member is away: then only name, kind and member are known, and not its mark
+    readable: bool = True
     config: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A storage volume of an instance that outlives its root file system.  ``size`` in bytes."""
+    """A storage volume of an instance that outlives its root file system.  ``size`` in bytes.
+
+    ``member`` is where the instance will be: on a cluster, a local volume has to be there too.
+    """
 
     name: str
     path: str
     size: int
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a member has, and what of it is used: bytes, and processors as its guests can count them.
+
+    ``memory_used`` leaves out what the kernel would give back at once.  ``storage`` is that of all pools
+    that could be read, ``instances`` counts those of every project; both are ``None`` where nobody knows.
+    """
+
+    cpus: int
+    memory: int
+    memory_used: int
+    storage: int | None = None
+    storage_used: int | None = None
+    instances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One machine of a cluster; ``status`` in the hypervisor's own words, ``online`` in ours."""
+    """One machine of a cluster; ``status`` in the hypervisor's own words, ``online`` in ours.
+
+    One that is evacuated is online, but takes no instances.  ``automatic`` is false where instances are only
+    placed by name.  ``capacity`` is ``None`` where nobody asked for it, or the member did not say in time.
+    """
 
     name: str
     online: bool
     status: str
     message: str = ""
+    roles: Sequence[str] = ()
+    evacuated: bool = False
+    automatic: bool = True
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +176,10 @@ class ExecRequest:
 
 @dataclass(frozen=True, slots=True)
 class InventoryEvent:
-    """Something changed: ``action`` in the hypervisor's words (``instance-started``) of instance ``name``."""
+    """Something changed: ``action`` in the hypervisor's words (``instance-started``) of instance ``name``.
+
+    ``resync`` (of no name) says that anything may have changed.
+    """
 
     action: str
     name: str
@@ -242,6 +275,10 @@ class Volumes(Protocol):
         """Have it, marked; returns the device that attaches it, in the family's keys."""
         ...
 
+    async def member(self, mark: Mark) -> str | None:
+        """The member on whose own disk the volumes of ``mark``'s deployment lie, if they do."""
+        ...
+
     async def delete_all(self, mark: Mark) -> None:
         """Delete every volume that carries ``mark``'s deployment."""
         ...
@@ -277,15 +314,66 @@ class Inventory(Protocol):
         """One cheap full read."""
         ...
 
+    async def instance(self, name: str) -> Instance | None:
+        """The same of one."""
+        ...
+
     async def watch(self, tell: Callable[[InventoryEvent], Awaitable[None]]) -> None:
-        """Tell every change until cancelled; reconnects by itself and tells ``resync`` after a gap."""
+        """Tell every change until cancelled: ``resync`` once it watches, and again after each gap.
+
+        Reconnects by itself.  Raises :class:`Temporary` where it cannot even begin.
+        """
+        ...
+
+    async def adopt(self, name: str, mark: Mark) -> Instance:
+        """Add ``mark`` to an instance that nobody has marked, and change nothing else.
+
+        One that this installation has adopted already is given back as it is.  :class:`Conflict`
+        ``not_ours`` if it carries any other mark.
+        """
+        ...
+
+    async def release(self, name: str, installation: str) -> Instance:
+        """Take the mark of an adoption away again; one without any mark is given back as it is.
+
+        :class:`Conflict` ``not_ours`` if its mark is not that of an adoption by ``installation``.
+        """
+        ...
+
+
+class Rights(Protocol):
+    """What we may do there."""
+
+    async def check(self) -> str:
+        """See that our project is there and may be used, and say so in a few words.
+
+        Raises :class:`NotFound` ``project_not_found`` and :class:`Denied` ``hypervisor_denied``.
+        """
         ...
 
 
 class Placement(Protocol):
-    """Members of a cluster."""
+    """Members of a cluster; a single server is a cluster of one."""
 
-    async def members(self) -> Sequence[Member]: ...
+    async def members(self) -> Sequence[Member]:
+        """Who there is and how they are, in one cheap read."""
+        ...
+
+    async def survey(self) -> Sequence[Member]:
+        """The same with capacities.  All are asked at once, and one that is slow is told without."""
+        ...
+
+    async def evacuate(self, member: str, progress: Progress = no_progress) -> None:
+        """Move its instances away, or stop those that cannot be moved; place none there from now on.
+
+        Evacuated already is well.  :class:`NotFound` ``member_not_found``, :class:`Conflict`
+        ``member_offline``, :class:`Unsupported` ``not_a_cluster``.
+        """
+        ...
+
+    async def restore(self, member: str, progress: Progress = no_progress) -> None:
+        """Take an evacuated member into use again, and bring its instances back.  Raises likewise."""
+        ...
 
 
 C = TypeVar("C")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound
@@ -10,6 +11,10 @@ from iceshelves.providers.base import Mark
 
 #: keys that the hypervisor or we write; never part of a specification
 RESERVED_KEYS: Final = ("volatile.", "image.", "user.iceshelves.")
+#: how the deployment in the mark of an adopted instance begins, which no deployment has made
+ADOPTED: Final = "adopted:"
+#: characters of a uid, as the database keeps it
+_LONGEST_UID: Final = 36
 
 
 def same_deployment(ours: Mark, found: Mark | None) -> bool:
@@ -22,6 +27,17 @@ def same_deployment(ours: Mark, found: Mark | None) -> bool:
 def same_operation(ours: Mark, found: Mark | None) -> bool:
     """Whether ``found`` was made by the same operation of the same deployment."""
     return found is not None and same_deployment(ours, found) and found.operation == ours.operation
+
+
+def adoption(installation: str) -> Mark:
+    """A new mark for an instance that ``installation`` adopts.  A copy of the instance can be told by it."""
+    unique = uuid.uuid4().hex[: _LONGEST_UID - len(ADOPTED)]
+    return Mark(installation, f"{ADOPTED}{unique}", operation="", revision=0, egg="")
+
+
+def is_adoption(mark: Mark | None, installation: str) -> bool:
+    """Whether ``mark`` says that ``installation`` has adopted what it is on."""
+    return mark is not None and mark.installation == installation and mark.deployment.startswith(ADOPTED)
 
 
 def check_config(config: Mapping[str, str]) -> None:
@@ -39,6 +55,15 @@ def not_ours(what: str) -> Conflict:
     """``what`` (an instance, a volume) was made by another deployment, or by nobody of us."""
     return Conflict(
         f"The {what} does not belong to this deployment.", code="not_ours", hint="It was left as it is."
+    )
+
+
+def marked_otherwise(name: str) -> Conflict:
+    """The instance cannot be adopted or released: somebody else's mark is on it."""
+    return Conflict(
+        f"The instance {name!r} carries the mark of a deployment or of another installation.",
+        code="not_ours",
+        hint="It was left as it is.",
     )
 
 
@@ -62,22 +87,4 @@ def has_snapshots(name: str) -> Conflict:
         f"{name!r} has snapshots, so it cannot be rebuilt in place.",
         code="has_snapshots",
         hint="Delete its snapshots first: they hold the root file system that a rebuild replaces.",
-    )
-
-
-def member_not_found(name: str, members: Iterable[str]) -> InvalidInput:
-    """A specification names a member that the cluster has not got."""
-    return InvalidInput(
-        f"The cluster has no member {name!r}.",
-        code="member_not_found",
-        hint=f"It has {', '.join(sorted(members)) or 'only itself'}.",
-    )
-
-
-def member_offline(name: str, status: str) -> Conflict:
-    """A specification names a member that is away."""
-    return Conflict(
-        f"The member {name!r} is {status.lower()}.",
-        code="member_offline",
-        hint="Choose another member, or leave the choice to the cluster.",
     )

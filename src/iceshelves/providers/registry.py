@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from iceshelves.connections.values import Connection, Scenario
 from iceshelves.core.errors import InvalidInput
 from iceshelves.providers.base import Provider
-from iceshelves.providers.connection import Connection, Scenario, UnixSocket
 
 FAMILIES: Final = ("incus", "lxd", "fake")
 
@@ -16,7 +16,7 @@ def open_provider(family: str, connection: Connection) -> Provider:
 
     Raises :class:`InvalidInput` ``unknown_family`` or ``invalid_connection``.
     """
-    if family in ("incus", "lxd") and isinstance(connection, UnixSocket):
+    if family in ("incus", "lxd") and not isinstance(connection, Scenario):
         from iceshelves.providers.incus.provider import IncusProvider
 
         return IncusProvider(family, connection)
@@ -34,5 +34,5 @@ def open_provider(family: str, connection: Connection) -> Provider:
     raise InvalidInput(
         f"A cluster of family {family!r} cannot be reached by a {type(connection).__name__}.",
         code="invalid_connection",
-        hint="Incus and LXD are reached by unix:///path, the fake by fake://NAME.",
+        hint="The fake is reached by fake://NAME, and nothing else is.",
     )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from iceshelves.connections.values import Scenario
 from iceshelves.core.errors import Conflict, Denied, Failed, InvalidInput, NotFound, Temporary
 from iceshelves.providers import base
 from iceshelves.providers.base import ExecRequest, InstanceSpec, Mark, require
-from iceshelves.providers.connection import Scenario
 from iceshelves.providers.fake.provider import FakeProvider
 from iceshelves.providers.fake.world import FakeWorld, forget_world, open_world
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from iceshelves.core.errors import Conflict, Failed, IceShelvesError, NotFound, Temporary
+from iceshelves.providers.incus import operations
 from iceshelves.providers.incus.client import Answer, Call
 from iceshelves.providers.incus.operations import Operations
 from iceshelves.providers.incus.sharing import SharedWork
@@ -50,11 +51,12 @@ class FakeClient:
         self.asked: list[str] = []
         self.answers: dict[str, Any] = {}
         self.before_answer = lambda: None
+        self.answered = operation()
 
     async def call(self, call: Call) -> Answer:
         self.asked.append(f"{call.method} {call.path}")
         self.before_answer()
-        return Answer(operation(), "", is_operation=True)
+        return Answer(self.answered, "", is_operation=True)
 
     async def get(self, where: str, **_query: str) -> Any:
         self.asked.append(f"GET {where}")
@@ -121,6 +123,13 @@ async def test_other_operations_and_kinds_of_events_do_not_end_it(bench: Bench) 
         ("UNIQUE constraint failed: instances.name", Conflict, "already_exists"),
         ("Instance not found", NotFound, "instance_not_found"),
         ('Instance is busy running a "stop" operation', Temporary, "hypervisor_busy"),
+        ("Missing event connection with target cluster member", Temporary, "member_unreachable"),
+        (
+            'Post "https://10.0.0.3:8443/1.0/instances?target=m3": [dial tcp 10.0.0.3:8443: i/o timeout]',
+            Temporary,
+            "member_unreachable",
+        ),
+        ('Get "https://images.example.org/streams/v1/index.json": EOF', Failed, "hypervisor_failed"),
     ],
 )
 async def test_a_failure_is_told_in_its_words(bench: Bench, words: str, kind: type, code: str) -> None:
@@ -266,3 +275,45 @@ async def test_shared_work_is_done_once_and_ends_with_its_last_user() -> None:
     release.set()
     assert await third == "done"
     assert begun == ["x", "x"]
+
+
+# Members
+
+
+async def test_an_operation_whose_member_died_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "LOOK_AFTER", 0.02)
+    bench.client.answers["/1.0/operations/op-1"] = operation(location="m2")
+    bench.client.answered = operation(location="m2")
+    running = bench.run()
+    await asyncio.sleep(0.1)
+    assert not running.done()
+    assert bench.client.asked.count("GET /1.0/operations/op-1") >= 2
+    bench.client.answers["/1.0/operations/op-1"] = Temporary("away", code="member_unreachable")
+    with pytest.raises(Temporary) as caught:
+        async with asyncio.timeout(1):
+            await running
+    assert caught.value.code == "member_unreachable"
+
+
+async def test_an_operation_that_its_member_forgot_at_a_crash_is_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "LOOK_AFTER", 0.02)
+    bench.client.answered = operation(location="m2")
+    bench.client.answers["/1.0/operations/op-1"] = NotFound("Operation not found")
+    with pytest.raises(Temporary) as caught:
+        async with asyncio.timeout(1):
+            await bench.run()
+    assert caught.value.code == "operation_lost"
+
+
+async def test_a_single_server_is_never_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "LOOK_AFTER", 0.01)
+    bench.client.answered = operation(location="none")
+    running = bench.run()
+    await asyncio.sleep(0.1)
+    bench.operations.on_event(event(SUCCESS))
+    await running
+    assert bench.client.asked == ["POST /1.0/instances"]

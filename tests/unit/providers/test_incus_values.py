@@ -6,19 +6,18 @@ from typing import Any
 
 import pytest
 
-from iceshelves.core.errors import Conflict, Denied, IceShelvesError, InvalidInput, NotFound, Temporary
-from iceshelves.providers.base import Image, InstanceSpec, Mark
-from iceshelves.providers.connection import (
+from iceshelves.connections.values import (
     ImageServer,
     Scenario,
     UnixSocket,
     connection_from_url,
 )
+from iceshelves.core.errors import Conflict, Denied, IceShelvesError, InvalidInput, NotFound, Temporary
+from iceshelves.providers.base import Image, InstanceSpec, Mark
 from iceshelves.providers.incus import errors, images, wire
 from iceshelves.providers.incus.addresses import _leased, pinned
 from iceshelves.providers.incus.client import path
 from iceshelves.providers.incus.guest import global_addresses
-from iceshelves.providers.incus.inventory import _instance_event
 from iceshelves.providers.registry import open_provider
 
 MARK = Mark("unit", "dep", "op1", 3, "web@1.0.0")
@@ -246,14 +245,3 @@ def test_odd_references_are_refused(reference: str) -> None:
 )
 def test_releases_are_told_as_references(properties: dict[str, str], release: str) -> None:
     assert images.release_of(properties) == release
-
-
-def test_events_of_instances_are_told_and_others_not() -> None:
-    def event(source: str, kind: str = "lifecycle") -> dict[str, Any]:
-        return {"type": kind, "project": "p", "metadata": {"action": "instance-started", "source": source}}
-
-    told = _instance_event(event("/1.0/instances/web?project=p"), "default")
-    assert told is not None
-    assert (told.action, told.name, told.project) == ("instance-started", "web", "p")
-    assert _instance_event(event("/1.0/networks/web"), "default") is None
-    assert _instance_event(event("/1.0/instances/web", kind="operation"), "default") is None

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from iceshelves.core.errors import InvalidInput, NotFound
 from iceshelves.core.names import check_instance_name
 from iceshelves.providers.base import Instance, InstanceSpec, Mark, Progress, no_progress
-from iceshelves.providers.fake.script import Script
+from iceshelves.providers.fake.placement import member_for, members_of
 from iceshelves.providers.fake.world import FakeInstance, FakeWorld, as_instance
+from iceshelves.providers.membership import check_takes_instances
 from iceshelves.providers.ownership import (
     check_config,
     has_snapshots,
     instance_exists,
-    member_not_found,
-    member_offline,
     not_ours,
     same_deployment,
     same_operation,
@@ -32,7 +31,7 @@ class FakeLifecycle:
     async def validate(self, spec: InstanceSpec) -> None:
         async with self._world.call("validate", spec.name):
             check_instance_name(spec.name)
-            _check(spec, self._world.script)
+            _check(spec, self._world)
 
     async def find(self, name: str) -> Instance | None:
         async with self._world.call("find", name):
@@ -94,7 +93,7 @@ class FakeLifecycle:
             kind=spec.kind,
             image=spec.image.fingerprint,
             mark=spec.mark,
-            member=spec.member or next(iter(self._world.script.members), None),
+            member=member_for(self._world, spec.member),
             config=dict(spec.config),
             devices=copied(spec.devices),
             address=address,
@@ -160,15 +159,10 @@ def _check_snapshots(instance: FakeInstance) -> None:
         raise has_snapshots(instance.name)
 
 
-def _check(spec: InstanceSpec, script: Script) -> None:
+def _check(spec: InstanceSpec, world: FakeWorld) -> None:
     check_config(spec.config)
     unknown = [name for name in spec.profiles if name not in _PROFILES]
     if unknown:
         raise InvalidInput(f"There is no profile {unknown[0]!r}.", code="profile_not_found")
-    if spec.member is None:
-        return
-    member = script.members.get(spec.member)
-    if member is None:
-        raise member_not_found(spec.member, script.members)
-    if not member.online:
-        raise member_offline(spec.member, "offline")
+    if spec.member is not None:
+        check_takes_instances(spec.member, members_of(world))

@@ -7,14 +7,11 @@ from typing import Any, Final
 from iceshelves.providers import base
 from iceshelves.providers.base import C, ServerInfo
 from iceshelves.providers.fake.guest import FakeGuest
+from iceshelves.providers.fake.inventory import FakeInventory
 from iceshelves.providers.fake.lifecycle import FakeLifecycle, FakeReconfiguration
-from iceshelves.providers.fake.resources import (
-    FakeImages,
-    FakeInventory,
-    FakePlacement,
-    FakeSnapshots,
-    FakeVolumes,
-)
+from iceshelves.providers.fake.placement import FakePlacement
+from iceshelves.providers.fake.resources import FakeImages, FakeSnapshots, FakeVolumes
+from iceshelves.providers.fake.rights import FakeRights
 from iceshelves.providers.fake.world import FakeWorld
 
 
@@ -34,6 +31,7 @@ class FakeProvider:
             base.Snapshots: FakeSnapshots(world),
             base.Inventory: FakeInventory(world),
             base.Placement: FakePlacement(world),
+            base.Rights: FakeRights(world),
         }
 
     async def probe(self) -> ServerInfo:

@@ -1,25 +1,22 @@
-"""What else a fake world holds: images, volumes, snapshots, members, and the list of all instances."""
+"""What else a fake world holds: images, volumes and snapshots."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from iceshelves.core.clock import now, to_text
 from iceshelves.core.errors import Conflict, NotFound
 from iceshelves.providers.base import (
     Image,
-    Instance,
     InstanceKind,
-    InventoryEvent,
     Mark,
-    Member,
     Progress,
     Snapshot,
     Volume,
     no_progress,
 )
-from iceshelves.providers.fake.world import FakeImage, FakeVolume, FakeWorld, as_instance
+from iceshelves.providers.fake.world import FakeImage, FakeVolume, FakeWorld
 from iceshelves.providers.ownership import not_ours, same_deployment
 
 
@@ -84,9 +81,16 @@ class FakeVolumes:
             if found is not None and not same_deployment(mark, found.mark):
                 raise not_ours(f"volume {key!r}")
             if found is None:
-                self._world.state.volumes[key] = FakeVolume(instance, volume.name, volume.size, mark)
+                self._world.state.volumes[key] = FakeVolume(
+                    instance, volume.name, volume.size, mark, volume.member
+                )
                 await self._world.work("ensure_volume", instance)
             return {"type": "disk", "pool": "default", "source": key, "path": volume.path}
+
+    async def member(self, mark: Mark) -> str | None:
+        async with self._world.call("find_volumes"):
+            ours = (v for v in self._world.state.volumes.values() if same_deployment(mark, v.mark))
+            return next((volume.member for volume in ours), None)
 
     async def delete_all(self, mark: Mark) -> None:
         async with self._world.call("delete_volumes"):
@@ -127,38 +131,6 @@ class FakeSnapshots:
             held = self._world.instance(instance).snapshots
             held[:] = [snapshot for snapshot in held if snapshot.name != name]
             await self._world.work("delete_snapshot", instance)
-
-
-class FakeInventory:
-    """The :class:`~iceshelves.providers.base.Inventory` of the fake."""
-
-    def __init__(self, world: FakeWorld) -> None:
-        self._world = world
-
-    async def instances(self) -> Sequence[Instance]:
-        async with self._world.call("instances"):
-            return [as_instance(instance) for instance in self._world.state.instances.values()]
-
-    async def watch(self, tell: Callable[[InventoryEvent], Awaitable[None]]) -> None:
-        async with self._world.watched_by(tell):
-            await asyncio.Event().wait()
-
-
-class FakePlacement:
-    """The :class:`~iceshelves.providers.base.Placement` of the fake."""
-
-    def __init__(self, world: FakeWorld) -> None:
-        self._world = world
-
-    async def members(self) -> Sequence[Member]:
-        async with self._world.call("members"):
-            told = self._world.script.members
-            if not told:
-                return [Member(self._world.name, online=True, status="Online")]
-            return [
-                Member(name, member.online, "Online" if member.online else "Offline", member.message)
-                for name, member in told.items()
-            ]
 
 
 def _image(image: FakeImage, reference: str) -> Image:

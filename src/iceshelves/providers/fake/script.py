@@ -90,10 +90,16 @@ class ImageScript(_Part):
 
 
 class MemberScript(_Part):
-    """A member of the world's cluster."""
+    """A member of the world's cluster.  ``silent`` ones answer everything but what they have."""
 
     online: bool = True
     message: str = ""
+    roles: tuple[str, ...] = ()
+    automatic: bool = True
+    silent: bool = False
+    cpus: int = 8
+    memory: str = "16GiB"
+    memory_used: str = "2GiB"
 
 
 class Script(_Part):

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from iceshelves.connections.values import Scenario
 from iceshelves.core.errors import Failed
 from iceshelves.providers.base import Instance, InstanceKind, InventoryEvent, Mark, PowerState, Snapshot
-from iceshelves.providers.connection import Scenario
 from iceshelves.providers.fake import faults
 from iceshelves.providers.fake.script import GuestScript, Script, read_script
 from iceshelves.providers.ownership import instance_not_found
@@ -77,6 +77,7 @@ class FakeVolume:
     name: str
     size: int
     mark: Mark
+    member: str | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +90,8 @@ class State:
     #: until when (seconds of the epoch) the world works on an instance
     busy: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    #: members that are evacuated, each with the instances that come back, and whether they ran
+    evacuated: dict[str, dict[str, bool]] = field(default_factory=dict)
     next_address: int = 10
 
 

@@ -17,11 +17,12 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from iceshelves.connections.opening import open_transport
+from iceshelves.connections.transport import open_hypervisor_session
+from iceshelves.connections.values import HypervisorConnection
 from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.http import read_bounded
-from iceshelves.providers.connection import UnixSocket
 from iceshelves.providers.incus import errors
-from iceshelves.providers.incus.session import describe, open_hypervisor_session
 
 #: bytes; 2,500 instances with recursion are about 12 MB
 _ANSWER_LIMIT: Final = 64 * 1024 * 1024
@@ -58,10 +59,10 @@ def path(*parts: str) -> str:
 class Client:
     """Speaks to one daemon about one project.  Opens its session at the first call."""
 
-    def __init__(self, connection: UnixSocket) -> None:
-        self._connection = connection
+    def __init__(self, connection: HypervisorConnection) -> None:
+        self._transport = open_transport(connection)
         self._session: aiohttp.ClientSession | None = None
-        self.where: Final = describe(connection)
+        self.where: Final = self._transport.where
         self.project: Final = connection.project
 
     async def get(self, where: str, **query: str) -> Any:
@@ -133,6 +134,7 @@ class Client:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+        await self._transport.close()
 
     def as_object(self, value: Any, what: str) -> dict[str, Any]:
         """``value`` if it is a JSON object."""
@@ -142,12 +144,15 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = open_hypervisor_session(self._connection)
+            self._session = open_hypervisor_session(self._transport)
         return self._session
 
     def _url(self, where: str, query: Mapping[str, str] | None) -> URL:
         # Our paths are quoted already; aiohttp would quote '%2F' again or unquote it.
-        return URL(where, encoded=True).with_query({"project": self.project, **(query or {})})
+        wanted = dict(query or {})
+        if "all-projects" not in wanted:  # the daemons refuse both together
+            wanted = {"project": self.project, **wanted}
+        return URL(where, encoded=True).with_query(wanted)
 
     @asynccontextmanager
     async def _request(self, call: Call, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from typing import Final
+
+import aiohttp
 
 from iceshelves.core.errors import (
     Cancelled,
@@ -20,7 +23,14 @@ from iceshelves.core.errors import (
 
 # Incus and LXD answer many conflicts as a plain 500 or a failed operation; only the words tell.
 _EXISTS: Final = ("already exists", "unique constraint failed", "is already in use")
+#: what a member says of another that it has lost, or could not pass a request on to (Go's words for that)
+_AWAY: Final = re.compile(
+    r"missing event connection with target cluster member"
+    r'|\b(?:get|post|put|patch|delete) "https://[^"]+/1\.0/[^"]*": '
+)
 _BUSY: Final = ("is busy running", "database is locked", "too many requests", "not yet initialized")
+# How Incus answers, as a 500, a certificate that is restricted to other projects.
+_NO_RIGHTS: Final = "user does not have permission"
 # What is missing, by the daemons' words for it.
 _MISSING: Final[Mapping[str, str]] = {
     "instance not found": "instance_not_found",
@@ -49,7 +59,7 @@ _TROUBLE: Final = "The hypervisor's own log says more: incus info NAME --show-lo
 def refusal(status: int, words: str) -> IceShelvesError:
     """What an error answer with HTTP ``status`` and the daemon's ``words`` means."""
     words = _one_line(words)
-    if status in (401, 403):
+    if status in (401, 403) or _NO_RIGHTS in words.lower():
         return Denied(
             f"The hypervisor refused: {words}",
             code="hypervisor_denied",
@@ -81,6 +91,8 @@ def failure(words: str) -> IceShelvesError:
     """What a failed operation's ``words`` mean."""
     words = _one_line(words)
     low = words.lower()
+    if _AWAY.search(low):
+        return _member_away(words)
     if any(mark in low for mark in _BUSY):
         return _busy(words)
     if any(mark in low for mark in _EXISTS):
@@ -134,6 +146,15 @@ def _busy(words: str) -> Temporary:
     return Temporary(f"The hypervisor is busy: {words}", code="hypervisor_busy", delay=1.0)
 
 
+def _member_away(words: str) -> Temporary:
+    return Temporary(
+        f"A member of the cluster does not answer the others: {words}",
+        code="member_unreachable",
+        hint="iceshelves cluster members shows which one it is.",
+        delay=2.0,
+    )
+
+
 def _one_line(words: str) -> str:
     return " ".join(words.split())[:1000] or "it gave no reason"
 
@@ -143,11 +164,17 @@ def _errno(reason: BaseException) -> int | None:
     cause: BaseException | None = reason
     while cause is not None:
         inner = getattr(cause, "os_error", cause)  # aiohttp's name for it
-        if isinstance(inner, OSError) and inner.errno in errno.errorcode:
+        # ssl counts its own errors from 1, and aiohttp passes them on as if they were the system's.
+        of_ssl = isinstance(inner, OSError) and str(inner.strerror).startswith("[SSL")
+        if isinstance(inner, OSError) and inner.errno in errno.errorcode and not of_ssl:
             return inner.errno
         cause = cause.__cause__
     return None
 
 
 def _reason(reason: BaseException) -> str:
-    return _one_line(str(reason) or type(reason).__name__)
+    if isinstance(reason, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)):
+        return "the connection was closed before the answer was complete"  # their own words hold the pieces
+    if isinstance(reason, TimeoutError) and not str(reason):
+        return "no answer in time"
+    return _one_line(str(reason) or type(reason).__name__).rstrip(".")

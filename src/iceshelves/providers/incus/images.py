@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from iceshelves.connections.values import ImageServer
 from iceshelves.core.errors import Failed, InvalidInput, NotFound
 from iceshelves.providers.base import Image, InstanceKind, Progress, no_progress
-from iceshelves.providers.connection import ImageServer
 from iceshelves.providers.incus import errors
 from iceshelves.providers.incus.client import Call, Client, path
 from iceshelves.providers.incus.operations import Operations
@@ -126,7 +126,7 @@ class IncusImages:
             "alias": alias,
             "image_type": image.kind,
         }
-        body = {"source": source, "auto_update": True}
+        body = {"source": source, "auto_update": server.lasting}
         done = await self._operations.run_cancellable(Call("POST", path("images"), body), progress)
         fingerprint = done.metadata.get("fingerprint")
         if not isinstance(fingerprint, str):
@@ -160,6 +160,8 @@ def _choose(
                 if test(image):
                     return image
     for server, alias in _sources(wanted, servers):
+        if not server.lasting:
+            continue  # the daemon does not keep its images fresh, so the server is asked each time
         for image in images:
             origin = image.get("update_source") or {}
             if origin.get("alias") == alias and origin.get("server") == server.url:

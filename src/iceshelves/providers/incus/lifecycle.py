@@ -15,12 +15,11 @@ from iceshelves.providers.incus.client import Call, Client, path
 from iceshelves.providers.incus.operations import Operations
 from iceshelves.providers.incus.placement import IncusPlacement
 from iceshelves.providers.incus.server import Server
+from iceshelves.providers.membership import check_takes_instances
 from iceshelves.providers.ownership import (
     check_config,
     instance_exists,
     instance_not_found,
-    member_not_found,
-    member_offline,
     not_ours,
     same_deployment,
     same_operation,
@@ -88,12 +87,14 @@ class IncusLifecycle:
             return None
 
     async def create(self, spec: InstanceSpec, progress: Progress = no_progress) -> Instance:
-        await self._operations.settle(spec.name)
-        found = await self._ours_or_conflict(spec)
-        if found is not None:
-            return found
-        query = {"target": spec.member} if spec.member else {}
-        call = Call("POST", path("instances"), await self._new_instance(spec), query=query)
+        # Only for an instance that is there is it worth asking what is still done with it: in a cluster that
+        # question goes to every member, also to one that has just died.
+        if await self._read(spec.name) is not None:
+            await self._operations.settle(spec.name)
+            found = await self._finished(spec)
+            if found is not None:
+                return found
+        call = Call("POST", path("instances"), await self._new_instance(spec), query=await self._target(spec))
         try:
             await self._operations.run(call, progress)
         except (Conflict, Temporary) as error:
@@ -101,7 +102,7 @@ class IncusLifecycle:
                 raise
             # Somebody was faster with this name; perhaps it was us, in another process.
             await self._operations.settle(spec.name)
-            found = await self._ours_or_conflict(spec)
+            found = await self._finished(spec)
             if found is None:
                 raise
             return found
@@ -155,11 +156,18 @@ class IncusLifecycle:
             raise instance_not_found(name)
         return found
 
-    async def _ours_or_conflict(self, spec: InstanceSpec) -> Instance | None:
-        found = await self.find_alone(spec.name)
-        if found is None or same_operation(spec.mark, found.mark):
+    async def _finished(self, spec: InstanceSpec) -> Instance | None:
+        """The instance, if this operation has made it.  What a crash of its host left of one is removed."""
+        raw = await self._read(spec.name)
+        if raw is None:
+            return None
+        found = wire.instance_from_wire(raw)
+        if not same_operation(spec.mark, found.mark):
+            raise instance_exists(spec.name)
+        if wire.is_whole(raw):
             return found
-        raise instance_exists(spec.name)
+        await self.delete_alone(spec.name, spec.mark)
+        return None
 
     async def _new_instance(self, spec: InstanceSpec) -> dict[str, Any]:
         inherited = await self.inherited_devices(spec) if spec.root_size is not None else {}
@@ -171,6 +179,12 @@ class IncusLifecycle:
             "config": wire.config_of(spec, wire.BUILT),
             "devices": wire.devices_of(spec, inherited),
         }
+
+    async def _target(self, spec: InstanceSpec) -> dict[str, str]:
+        """A single server takes no target, not even its own name."""
+        if spec.member is None or not (await self._server.info()).clustered:
+            return {}
+        return {"target": spec.member}
 
     async def inherited_devices(self, spec: InstanceSpec) -> dict[str, Mapping[str, str]]:
         """The devices that ``spec``'s profiles give it; :class:`InvalidInput` ``profile_not_found``."""
@@ -190,13 +204,8 @@ class IncusLifecycle:
     async def _check_member(self, spec: InstanceSpec) -> None:
         if spec.member is None:
             return
-        members = {
-            member.name: member for member in await IncusPlacement(self._client, self._server).members()
-        }
-        if spec.member not in members:
-            raise member_not_found(spec.member, members)
-        if not members[spec.member].online:
-            raise member_offline(spec.member, members[spec.member].status)
+        members = await IncusPlacement(self._client, self._operations, self._server).members()
+        check_takes_instances(spec.member, members)
 
     async def _check_devices(self, devices: Mapping[str, Mapping[str, str]]) -> None:
         for name, device in devices.items():

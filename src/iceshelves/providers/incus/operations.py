@@ -2,6 +2,10 @@
 
 An operation may end before the answer that names it has been read, so the ends of recent ones are
 remembered.  After a gap in the stream each awaited operation is read exactly once.
+
+In a cluster the stream tells the events of the other members too, but not that one of them has died, with
+which its operations are gone without an end.  So there the daemon is asked, once in a while, whether it still
+knows an operation.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from iceshelves.providers.incus.events import EventStream
 _log = logging.getLogger(__name__)
 
 _REMEMBERED: Final = 1024
+#: seconds of waiting in a cluster after which an operation is looked at
+LOOK_AFTER: Final = 10.0
 # Status codes of doc/rest-api.md: below 200 it goes on, 200 success, 400 failure, 401 cancelled.
 _SUCCESS, _CANCELLED = 200, 401
 
@@ -39,6 +45,8 @@ class Operation:
     may_cancel: bool
     metadata: Mapping[str, Any]
     resources: Mapping[str, Any]
+    #: the cluster member that does it; empty on a single server
+    member: str = ""
 
     @property
     def ended(self) -> bool:
@@ -176,6 +184,10 @@ class Operations:
             # The stream was cut between the call and now: its end may have passed unseen.
             self._chore(self._look_once(identity))
         try:
+            while begun.operation.member and not waiter.end.done():
+                await asyncio.wait({waiter.end}, timeout=LOOK_AFTER)
+                if not waiter.end.done():
+                    await self._look_once(identity)
             return await waiter.end
         except asyncio.CancelledError:
             self._leave(identity, waiter)
@@ -251,7 +263,13 @@ class Operations:
             may_cancel=value.get("may_cancel") is True,
             metadata=value.get("metadata") or {},
             resources=value.get("resources") or {},
+            member=_member_of(value.get("location")),
         )
+
+
+def _member_of(location: Any) -> str:
+    """The member in a ``location``, which reads ``none`` on a single server."""
+    return location if isinstance(location, str) and location != "none" else ""
 
 
 def _works_on(operation: Operation, instance: str, project: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from iceshelves.connections.values import HypervisorConnection
 from iceshelves.providers import base
 from iceshelves.providers.base import C, ServerInfo
-from iceshelves.providers.connection import UnixSocket
 from iceshelves.providers.incus.client import Client
 from iceshelves.providers.incus.events import EventStream
 from iceshelves.providers.incus.guest import IncusGuest
@@ -16,6 +16,7 @@ from iceshelves.providers.incus.lifecycle import IncusLifecycle
 from iceshelves.providers.incus.operations import Operations
 from iceshelves.providers.incus.placement import IncusPlacement
 from iceshelves.providers.incus.reconfiguration import IncusReconfiguration
+from iceshelves.providers.incus.rights import IncusRights
 from iceshelves.providers.incus.server import Server
 from iceshelves.providers.incus.snapshots import IncusSnapshots
 from iceshelves.providers.incus.volumes import IncusVolumes
@@ -24,7 +25,7 @@ from iceshelves.providers.incus.volumes import IncusVolumes
 class IncusProvider:
     """One per cluster.  Opens nothing before it is first used; all of it belongs to one event loop."""
 
-    def __init__(self, family: str, connection: UnixSocket) -> None:
+    def __init__(self, family: str, connection: HypervisorConnection) -> None:
         self.family = family
         self._client = Client(connection)
         self._events = EventStream(self._client)
@@ -44,8 +45,9 @@ class IncusProvider:
             base.Reconfiguration: IncusReconfiguration(self._client, self._operations, lifecycle),
             base.Volumes: IncusVolumes(self._client, self._operations),
             base.Snapshots: IncusSnapshots(self._client, self._operations),
-            base.Inventory: IncusInventory(self._client, self._events),
-            base.Placement: IncusPlacement(self._client, self._server),
+            base.Inventory: IncusInventory(self._client, self._events, self._operations, lifecycle),
+            base.Rights: IncusRights(self._client),
+            base.Placement: IncusPlacement(self._client, self._operations, self._server),
         }
 
     async def probe(self) -> ServerInfo:

@@ -66,14 +66,14 @@ class Replacement:
         own = wire.devices_of(spec, inherited)
         pins = await pins_for(self._client, raw, {**inherited, **own})
         config: Mapping[str, str] = raw.get("config") or {}
-        macs = {key: value for key, value in config.items() if _is_mac(key)}
+        stays = {key: value for key, value in config.items() if _stays(key)}
         return {
             "name": wire.successor_of(spec.name),
             "type": spec.kind,
             "source": {"type": "image", "fingerprint": spec.image.fingerprint},
             "profiles": list(spec.profiles),
             "config": {
-                **macs,
+                **stays,
                 **wire.config_of(spec, wire.REBUILDING),
                 wire.REPLACES: spec.name,
                 _PINS: json.dumps(pins),
@@ -103,5 +103,6 @@ class Replacement:
         await self._operations.run(Call("PUT", path("instances", name), body))
 
 
-def _is_mac(key: str) -> bool:
-    return key.startswith("volatile.") and key.endswith(".hwaddr")
+def _stays(key: str) -> bool:
+    """MAC addresses, and the member that an evacuated instance goes back to."""
+    return key == "volatile.evacuate.origin" or (key.startswith("volatile.") and key.endswith(".hwaddr"))

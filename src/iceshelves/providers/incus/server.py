@@ -29,7 +29,8 @@ class Server:
             raise Denied(
                 f"The hypervisor at {self._client.where} does not trust us.",
                 code="not_trusted",
-                hint="Run as root or as a member of the group incus-admin (lxd for LXD).",
+                hint="On its socket: run as root or in the group incus-admin (lxd for LXD). Over TLS: add our"
+                " certificate there, with a token or by hand: incus config trust add-certificate FILE",
             )
         environment = raw.get("environment")
         if not isinstance(environment, dict):

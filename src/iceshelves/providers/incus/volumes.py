@@ -38,12 +38,25 @@ class IncusVolumes:
             raise not_ours(f"volume {name!r}")
         return {"type": "disk", "pool": pool, "source": name, "path": volume.path}
 
+    async def member(self, mark: Mark) -> str | None:
+        targets = (_target(raw) for _, raw in await self._all_of(mark))
+        return next((target["target"] for target in targets if target), None)
+
     async def delete_all(self, mark: Mark) -> None:
+        for where, raw in await self._all_of(mark):
+            await self._delete(where, raw)
+
+    async def _all_of(self, mark: Mark) -> list[tuple[str, dict[str, Any]]]:
+        """The volumes that carry ``mark``'s deployment, each with its path."""
+        found: list[tuple[str, dict[str, Any]]] = []
         for pool in await self._client.get_objects(path("storage-pools")):
-            where = path("storage-pools", str(pool.get("name", "")), "volumes", "custom")
-            for raw in await self._client.get_objects(where):
-                if same_deployment(mark, wire.mark_from_config(raw.get("config") or {})):
-                    await self._delete(f"{where}/{path(str(raw.get('name', ''))).removeprefix('/1.0/')}", raw)
+            where = ("storage-pools", str(pool.get("name", "")), "volumes", "custom")
+            found.extend(
+                (path(*where, str(raw.get("name", ""))), raw)
+                for raw in await self._client.get_objects(path(*where))
+                if same_deployment(mark, wire.mark_from_config(raw.get("config") or {}))
+            )
+        return found
 
     async def _owner(self, instance: str) -> Mapping[str, Any]:
         try:
@@ -65,21 +78,18 @@ class IncusVolumes:
         if volume.size > 0 and driver not in _UNSIZED:
             config["size"] = f"{volume.size}B"
         body = {"name": name, "type": "custom", "content_type": "filesystem", "config": config}
-        location = owner.get("location")
-        query = {"target": str(location)} if location not in (None, "", "none") else {}
+        target = _target(owner) or ({"target": volume.member} if volume.member else {})
         where = path("storage-pools", pool, "volumes", "custom")
         try:
-            await self._operations.run(Call("POST", where, body, query=query))
+            await self._operations.run(Call("POST", where, body, query=target))
         except Conflict:
             found = await self._find(pool, name)
             if found is None or not same_deployment(mark, wire.mark_from_config(found.get("config") or {})):
                 raise
 
     async def _delete(self, where: str, raw: Mapping[str, Any]) -> None:
-        location = raw.get("location")
-        query = {"target": str(location)} if location not in (None, "", "none") else {}
         try:
-            await self._operations.run(Call("DELETE", where, query=query))
+            await self._operations.run(Call("DELETE", where, query=_target(raw)))
         except NotFound:
             return
         except (Failed, InvalidInput) as error:
@@ -90,6 +100,12 @@ class IncusVolumes:
                 code="volume_in_use",
                 hint="Detach it, or delete the instance that uses it first.",
             ) from error
+
+
+def _target(located: Mapping[str, Any]) -> dict[str, str]:
+    """The query that leads to the member where ``located`` is; a single server has none."""
+    location = located.get("location")
+    return {"target": str(location)} if location not in (None, "", "none") else {}
 
 
 def _pool_of(owner: Mapping[str, Any]) -> str:

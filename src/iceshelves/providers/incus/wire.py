@@ -38,6 +38,16 @@ def mark_to_config(mark: Mark) -> dict[str, str]:
     }
 
 
+def adoption_to_config(mark: Mark) -> dict[str, str]:
+    """The mark of an adoption: there is no operation, revision or egg to tell of."""
+    return {_PREFIX + "installation": mark.installation, _PREFIX + "deployment": mark.deployment}
+
+
+def is_marked(config: Mapping[str, Any]) -> bool:
+    """Whether any key of ours is in ``config``, be it half a mark."""
+    return any(key.startswith(_PREFIX) for key in config)
+
+
 def mark_from_config(config: Mapping[str, Any]) -> Mark | None:
     """The mark in ``config``; ``None`` unless installation and deployment are there."""
     installation, deployment = config.get(_PREFIX + "installation"), config.get(_PREFIX + "deployment")
@@ -68,9 +78,21 @@ def instance_from_wire(raw: Mapping[str, Any]) -> Instance:
         image=str(config.get("volatile.base_image", "")),
         description=str(raw.get("description", "")),
         settled=config.get(STATE) != REBUILDING,
+        # Of instances on a member that is away the daemon lists the name, and neither of these.
+        readable=bool(config or raw.get("architecture")),
         config={k: str(v) for k, v in config.items() if not k.startswith((*_DAEMONS_OWN, _PREFIX))},
         devices=raw.get("expanded_devices") or {},
     )
+
+
+def is_whole(raw: Mapping[str, Any]) -> bool:
+    """Whether the creation of the instance ``raw`` came to its end.
+
+    As its last act the daemon notes that templates are to be applied at the first start, which takes the
+    note away and leaves another: that it ran.  An instance with neither is what a crash cut off.
+    """
+    config = raw.get("config") or {}
+    return "volatile.apply_template" in config or "volatile.last_state.power" in config
 
 
 def config_of(spec: InstanceSpec, state: str) -> dict[str, str]:

@@ -1,17 +1,15 @@
-"""How a hypervisor system is reached.  Each kind of connection is one small value that can be stored.
-
-A further kind (TLS, a tunnel over SSH) adds a dataclass here and, where sessions are opened
-(``incus.session``), the way it becomes an HTTP session; nothing else of a provider knows the difference.
-"""
+"""Where a hypervisor system is reached, as small values that can be compared and passed around."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from socket import socket
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from iceshelves.core.errors import InvalidInput
+from iceshelves.core.secret import Secret
 
 _LONGEST_SOCKET: Final = 107
 
@@ -21,12 +19,14 @@ class ImageServer:
     """A SimpleStreams server that the hypervisor may fetch images from; ``name`` as in ``name:alias``.
 
     ``strip`` is the start of a reference that this server alone serves and leaves out of its aliases
-    (Ubuntu's own server calls ``ubuntu/24.04`` just ``24.04``).
+    (Ubuntu's own server calls ``ubuntu/24.04`` just ``24.04``).  ``lasting``: whether the URL is good for
+    longer than this process.
     """
 
     name: str
     url: str
     strip: str = ""
+    lasting: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,64 @@ class UnixSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsApi:
+    """The HTTPS API of an Incus or LXD daemon.
+
+    ``certificate`` and ``key`` are our client's, in PEM.  ``trusted`` is the one certificate (PEM) that the
+    server may show: its own, or that of the authority which signed it.
+    """
+
+    host: str
+    port: int
+    certificate: str
+    key: Secret
+    trusted: str
+    project: str = "default"
+    image_servers: Sequence[ImageServer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SshHop:
+    """One SSH server.  ``host_key`` is the only key it may show, as in known_hosts: ``ssh-ed25519 AAAA…``."""
+
+    host: str
+    user: str
+    host_key: str
+    port: int = 22
+
+
+@dataclass(frozen=True, slots=True)
+class SshSocket:
+    """The unix socket ``path`` of a daemon, behind the last of ``hops``; those before it are jumped over.
+
+    ``key`` is our private key in OpenSSH's format; without one the ssh-agent at ``agent_socket`` is asked.
+    """
+
+    hops: tuple[SshHop, ...]
+    path: str
+    key: Secret | None = None
+    agent_socket: str | None = None
+    project: str = "default"
+    image_servers: Sequence[ImageServer] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStream:
+    """The daemon beside a polling agent.  ``open`` gives a connected socket, whose other end the agent joins
+    to the daemon's; it raises ``Temporary`` where the agent is away and ``Unsupported`` where it only polls.
+    """
+
+    name: str
+    open: Callable[[], Awaitable[socket]]
+    project: str = "default"
+    image_servers: Sequence[ImageServer] | None = None
+
+
+#: every way to an Incus or LXD
+HypervisorConnection = UnixSocket | TlsApi | SshSocket | AgentStream
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A world of the fake provider: its name, the file that keeps it, and the script it plays."""
 
@@ -47,7 +105,7 @@ class Scenario:
     script: Mapping[str, Any] = field(default_factory=dict)
 
 
-Connection = UnixSocket | Scenario
+Connection = HypervisorConnection | Scenario
 
 
 def connection_from_url(url: str, script: Mapping[str, Any] | None = None) -> Connection:

@@ -1,0 +1,10 @@
+"""Asynchronous tests run on asyncio alone."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
