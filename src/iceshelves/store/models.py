@@ -7,7 +7,7 @@ REST shapes stay true; what it lacked (tenants, revisions, operations, steps) is
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -29,6 +29,10 @@ from iceshelves.store.types import UtcDateTime
 
 # SQLite gives only INTEGER primary keys their automatic numbers
 _BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+#: seconds between an agent's polls, unless somebody decides otherwise
+DEFAULT_POLL_INTERVAL: Final = 60
 
 
 class Base(DeclarativeBase):
@@ -138,6 +142,10 @@ class Cluster(Base):
     provider: Mapped[str] = mapped_column(String(16))
     connection_method: Mapped[str] = mapped_column(String(16))
     endpoint_url: Mapped[str] = mapped_column(Text)
+    #: what the connection method needs beside the address, nothing of it secret (see ``deploy.reaching``)
+    connection: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    #: its private keys, encrypted
+    secrets: Mapped[bytes | None] = mapped_column(LargeBinary)
     project: Mapped[str] = mapped_column(String(63), default="default")
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     #: operations that run at once on it; ``None`` takes the server's own limit
@@ -146,11 +154,65 @@ class Cluster(Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     status: Mapped[str] = mapped_column(String(16), default="unknown")
     status_message: Mapped[str] = mapped_column(Text, default="")
+    #: since when ``status`` is what it is
+    status_since: Mapped[datetime | None]
     server_info: Mapped[dict[str, Any]] = mapped_column(default=dict)
     last_check: Mapped[datetime | None]
     created_by: Mapped[str] = mapped_column(String(63))
     created_on: Mapped[datetime] = mapped_column(default=clock.now)
     updated_on: Mapped[datetime] = mapped_column(default=clock.now, onupdate=clock.now)
+
+
+class Agent(Base):
+    """The program beside a cluster's hypervisor that polls us.  Of its keys only the SHA-256 is kept."""
+
+    __tablename__ = "agents"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
+    cluster_id: Mapped[int] = mapped_column(ForeignKey("clusters.id"), unique=True)
+    #: ``None`` until it has enrolled, and once it is revoked
+    key_hash: Mapped[str | None] = mapped_column(String(64))
+    #: the key before the last rotation, good until the new one was used
+    former_key_hash: Mapped[str | None] = mapped_column(String(64))
+    enrolment_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    enrolment_expires: Mapped[datetime | None]
+    host: Mapped[str] = mapped_column(String(255), default="")
+    version: Mapped[str] = mapped_column(String(64), default="")
+    #: seconds between polls
+    poll_interval: Mapped[int] = mapped_column(default=DEFAULT_POLL_INTERVAL)
+    #: whether a poll may be held open until there is something to do
+    long_poll: Mapped[bool] = mapped_column(default=True)
+    #: the agent's own record of what it has to tell, and the last entry that was taken from it
+    spool: Mapped[str] = mapped_column(String(36), default="")
+    taken: Mapped[int] = mapped_column(_BigId, default=0)
+    last_seen: Mapped[datetime | None]
+    revoked_on: Mapped[datetime | None]
+    created_on: Mapped[datetime] = mapped_column(default=clock.now)
+
+
+class KnownInstance(Base):
+    """An instance as the last look at its cluster found it, ours or not."""
+
+    __tablename__ = "instances"
+    __table_args__ = (Index("ix_instances_tenant_id_name", "tenant_id", "name"),)
+
+    cluster_id: Mapped[int] = mapped_column(ForeignKey("clusters.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    power: Mapped[str] = mapped_column(String(16))
+    member: Mapped[str | None] = mapped_column(String(63))
+    architecture: Mapped[str] = mapped_column(String(32), default="")
+    image: Mapped[str] = mapped_column(String(64), default="")
+    description: Mapped[str] = mapped_column(Text, default="")
+    #: ours, adopted, foreign or conflict
+    ownership: Mapped[str] = mapped_column(String(16))
+    #: why it is in conflict, for people
+    reason: Mapped[str] = mapped_column(Text, default="")
+    #: the uid in its mark, if it is marked
+    deployment_uid: Mapped[str | None] = mapped_column(String(36), index=True)
+    seen_on: Mapped[datetime] = mapped_column(default=clock.now)
 
 
 class Deployment(Base):
@@ -251,6 +313,12 @@ class Operation(Base):
     created_on: Mapped[datetime] = mapped_column(default=clock.now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    #: the agent's claim: only the holder of the newest ``fence`` may report, and until ``lease_until`` nobody
+    #: else may claim
+    fence: Mapped[int] = mapped_column(default=0)
+    lease_until: Mapped[datetime | None]
+    #: over which of the agents' protocols it was claimed (see ``deploy.claims``)
+    protocol: Mapped[str] = mapped_column(String(16), default="")
 
 
 class Step(Base):

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from iceshelves.core.errors import NotFound
-from iceshelves.store.models import Cluster
+from iceshelves.store.models import Agent, Cluster
 from iceshelves.store.queries.pages import Row, Slice, Window, fetch
 
 _SHOWN: Final = (
@@ -16,7 +16,11 @@ _SHOWN: Final = (
     Cluster.endpoint_url, Cluster.project, Cluster.status, Cluster.is_active, Cluster.last_check,
     Cluster.max_operations, Cluster.created_by, Cluster.created_on,
 )  # fmt: skip
-_DETAIL: Final = (Cluster.is_cluster, Cluster.status_message, Cluster.server_info)
+_DETAIL: Final = (
+    Cluster.is_cluster, Cluster.status_message, Cluster.status_since, Cluster.server_info, Cluster.connection,
+    Agent.last_seen.label("agent_last_seen"), Agent.version.label("agent_version"),
+    Agent.host.label("agent_host"), Agent.poll_interval.label("agent_poll_interval"),
+)  # fmt: skip
 _MAX_ID: Final = 2**31 - 1
 
 
@@ -28,8 +32,10 @@ def page(session: Session, tenant_id: int, window: Window) -> Slice:
 
 def find(session: Session, tenant_id: int, reference: str) -> Row:
     """The cluster that ``reference``, a number or a name, names.  Raises :class:`NotFound`."""
-    query = sa.select(*_SHOWN, *_DETAIL).where(
-        Cluster.tenant_id == tenant_id, Cluster.is_active, _named(reference)
+    query = (
+        sa.select(*_SHOWN, *_DETAIL)
+        .outerjoin(Agent, Agent.cluster_id == Cluster.id)
+        .where(Cluster.tenant_id == tenant_id, Cluster.is_active, _named(reference))
     )
     row = session.execute(query).one_or_none()
     if row is None:
