@@ -54,6 +54,12 @@ class Bus:
             for reader in self._readers.get(topic, ()):
                 reader.wake()
 
+    def wake_all(self) -> None:
+        """Wake every reader, whatever it waits for: the server is about to stop."""
+        for readers in self._readers.values():
+            for reader in readers:
+                reader.wake()
+
     @contextlib.contextmanager
     def subscribe(self, topic: str) -> Iterator[Subscription]:
         """Be woken by ``topic`` until the end of the block."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from iceshelves.core.errors import InvalidInput
-from iceshelves.core.units import parse_duration
+from iceshelves.core.units import parse_duration, parse_size
 
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -26,6 +26,10 @@ class Settings:
     max_concurrent_deployments: int = 24
     deployment_timeout: float = 600.0
     log_retention_days: int = 30
+    #: between two looks at each cluster
+    health_interval: float = 30.0
+    #: bytes for images that hypervisors fetch through the server
+    image_cache: int = 20 * 1024**3
 
     @classmethod
     def from_environment(
@@ -41,6 +45,8 @@ class Settings:
             max_concurrent_deployments=_number(environment, "MAX_CONCURRENT_DEPLOYMENTS", 24),
             deployment_timeout=_seconds(environment, "DEPLOYMENT_TIMEOUT", 600.0),
             log_retention_days=_number(environment, "DEPLOYMENT_LOG_RETENTION_DAYS", 30),
+            health_interval=_interval(environment, "ICESHELVES_HEALTH_INTERVAL", 30.0),
+            image_cache=_size(environment, "ICESHELVES_IMAGE_CACHE", 20 * 1024**3),
         )
 
 
@@ -74,3 +80,18 @@ def _seconds(environment: Mapping[str, str], name: str, default: float) -> float
         return parse_duration(text) if text else default
     except InvalidInput as error:
         raise InvalidInput(f"{name}: {error.message}", code="invalid_setting", hint=error.hint) from error
+
+
+def _size(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "")
+    try:
+        return parse_size(text) if text else default
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}", code="invalid_setting", hint=error.hint) from error
+
+
+def _interval(environment: Mapping[str, str], name: str, default: float) -> float:
+    seconds = _seconds(environment, name, default)
+    if seconds < 1:
+        raise InvalidInput(f"{name} is less than a second.", code="invalid_setting", hint="Write 30s or 1m.")
+    return seconds

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
+from socket import socket
 from typing import Final
 
 import sqlalchemy as sa
@@ -14,6 +15,14 @@ from iceshelves.access import bootstrap
 from iceshelves.access.cipher import open_cipher
 from iceshelves.access.policy import Actor
 from iceshelves.access.tokens import Authenticator
+from iceshelves.clusters.adoption import Adoptions
+from iceshelves.clusters.clusters import Clusters
+from iceshelves.clusters.health import HealthMonitor
+from iceshelves.clusters.inventory import InventoryKeeper
+from iceshelves.clusters.members import Members
+from iceshelves.clusters.providers import ProviderPool
+from iceshelves.clusters.reaching import Reach
+from iceshelves.clusters.roster import Roster
 from iceshelves.core import clock
 from iceshelves.core.bus import Bus
 from iceshelves.core.errors import Failed, IceShelvesError, NotFound
@@ -21,15 +30,17 @@ from iceshelves.core.log import logger
 from iceshelves.core.settings import Settings
 from iceshelves.core.threads import in_thread
 from iceshelves.deploy import deployments, records
-from iceshelves.deploy.clusters import Clusters
+from iceshelves.deploy.agents import Agents
 from iceshelves.deploy.deployments import Deployments
 from iceshelves.deploy.engine import Engine
-from iceshelves.deploy.providers import ProviderPool
+from iceshelves.deploy.image_mirror import ImageMirror
+from iceshelves.deploy.original_agent import OriginalAgents
 from iceshelves.deploy.runner import Runner
 from iceshelves.deploy.states import OPEN
 from iceshelves.providers.base import Guest, Lifecycle, require
 from iceshelves.store.database import Database, sqlite_url
 from iceshelves.store.models import IdempotencyKey, LogLine, Operation
+from iceshelves.store.queries import inventory
 
 _RETENTION_SECONDS: Final = 3600.0
 _CANCEL_SECONDS: Final = 1.0
@@ -55,7 +66,8 @@ class ControlPlane:
         self.authenticator = Authenticator(self.database)
         self.bus = Bus()
         self._engine = engine or self._make_engine()
-        self._providers = ProviderPool(self.database)
+        self._reach = Reach(self.cipher, self._open_stream)
+        self._providers = ProviderPool(self.database, self._reach)
         self.deployments = Deployments(
             self.database, self.cipher, settings.deployment_timeout, self._submit, self._interrupt
         )
@@ -67,7 +79,18 @@ class ControlPlane:
             settings.max_concurrent_deployments,
             self.deployments.follow_up,
         )
-        self.clusters = Clusters(self.database, self._providers, self._drop_cluster)
+        self.agents = Agents(
+            self.database, self.cipher, self.bus, self._runner, settings.max_concurrent_deployments
+        )
+        self.original_agents = OriginalAgents(self.database, self.cipher, self._runner)
+        self.agents.on_waiting = self.original_agents.refuse
+        self.images = ImageMirror(self.database, settings.data / "images", settings.image_cache)
+        self.clusters = Clusters(self.database, self._providers, self._reach, self._drop_cluster)
+        self.members = Members(self.database, self._providers)
+        self.adoptions = Adoptions(self.database, self._providers)
+        self._health = HealthMonitor(self.database, self._providers, self.bus, settings.health_interval)
+        keeper = InventoryKeeper(self.database, self._providers, self.bus)
+        self._roster = Roster(self.database, self._providers, [self._health.care, keeper.care])
         self._loop: asyncio.AbstractEventLoop | None = None
         self._chores: list[asyncio.Task[None]] = []
         #: operations that ended before are no longer in the engine's records
@@ -89,6 +112,9 @@ class ControlPlane:
             asyncio.create_task(_regularly(_CANCEL_SECONDS, self._runner.look_for_cancels)),
             asyncio.create_task(_regularly(_CARE_SECONDS, partial(self._look_after, _CARE_SECONDS))),
             asyncio.create_task(_regularly(_RETENTION_SECONDS, self._forget_old)),
+            asyncio.create_task(_regularly(_CARE_SECONDS, self._health.look_at_agents)),
+            asyncio.create_task(self._health.write()),
+            asyncio.create_task(self._roster.keep()),
         ]
 
     async def stop(self) -> None:
@@ -97,6 +123,8 @@ class ControlPlane:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
         await self._engine.stop()
+        await self.members.close()
+        await self.images.close()
         await self._runner.logbook.stop()
         await self._providers.close()
         self.database.close()
@@ -133,7 +161,8 @@ class ControlPlane:
 
     async def _hand_over(self, operation_id: str) -> None:
         try:
-            await self._engine.submit(operation_id)
+            if not await self.agents.takes(operation_id):
+                await self._engine.submit(operation_id)
         except Exception:
             log.exception("operation %s was not taken by the engine; it is tried again", operation_id)
 
@@ -143,21 +172,34 @@ class ControlPlane:
         The first happens when a server dies between its answer and the start of the work, the second when
         the engine has given a workflow up.
         """
-        waiting = await in_thread(records.open_operations, self.database, older_than)
+        waiting = await self._runner.read(records.open_operations, older_than)
         known = await self._engine.known(waiting)
         for operation_id in waiting:
             if operation_id not in known:
                 await self._hand_over(operation_id)
+                await self.agents.look_after(operation_id)
             elif not known[operation_id]:
                 await self._runner.give_up(operation_id, _abandoned())
 
     def _interrupt(self, operation_id: str) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._runner.cancel, operation_id)
+            asyncio.run_coroutine_threadsafe(self._interrupt_agent(operation_id), self._loop)
+
+    async def _interrupt_agent(self, operation_id: str) -> None:
+        if await self.agents.takes(operation_id):
+            await self.agents.look_after(operation_id)
+
+    async def _open_stream(self, cluster_id: int) -> socket:
+        return await self.agents.open_stream(cluster_id)
 
     def _drop_cluster(self, cluster_id: int) -> None:
         if self._loop is not None:
-            asyncio.run_coroutine_threadsafe(self._providers.drop(cluster_id), self._loop)
+            asyncio.run_coroutine_threadsafe(self._begin_anew(cluster_id), self._loop)
+
+    async def _begin_anew(self, cluster_id: int) -> None:
+        self._roster.renew(cluster_id)
+        await self._providers.drop(cluster_id)
 
     async def _forget_old(self) -> None:
         operation_ids = await in_thread(self._delete_old)
@@ -172,6 +214,7 @@ class ControlPlane:
             session.execute(
                 sa.delete(IdempotencyKey).where(IdempotencyKey.created_on < clock.now() - _KEPT_KEYS)
             )
+            inventory.forget_unmanaged(session)
             query = sa.select(Operation.id).where(
                 Operation.finished_at < horizon, Operation.status.not_in(OPEN)
             )

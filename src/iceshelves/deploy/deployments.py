@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -18,11 +18,12 @@ from iceshelves.access import audit
 from iceshelves.access.bootstrap import system_actor
 from iceshelves.access.cipher import Cipher
 from iceshelves.access.policy import Actor
+from iceshelves.clusters import clusters
 from iceshelves.core import clock
 from iceshelves.core.errors import Conflict, NotFound
 from iceshelves.core.secret import REDACTED
-from iceshelves.deploy import clusters, plan, records
-from iceshelves.deploy.records import Job
+from iceshelves.deploy import plan, records
+from iceshelves.deploy.job import Job
 from iceshelves.deploy.requests import Accepted, DeployRequest, UpdateRequest
 from iceshelves.deploy.spec import DeploymentSpec, Wishes
 from iceshelves.deploy.states import OPEN, DeploymentStatus, OperationStatus
@@ -242,9 +243,7 @@ class Deployments:
             number=number,
             egg_id=deployment.egg_id,
             inputs=_shown(egg, spec.wishes),
-            spec=self._cipher.encrypt(
-                spec.model_dump_json().encode(), records.spec_place(deployment.id, number)
-            ),
+            spec=records.dump_spec(self._cipher, spec, deployment.id, number),
             created_by=actor.name,
         )
         session.add(revision)
@@ -254,7 +253,7 @@ class Deployments:
 
     def _revive(self, session: Session, actor: Actor, deployment: Deployment, number: int | None) -> Revision:
         former = _good_revision(session, deployment, number)
-        spec = records.load_spec(self._cipher, former).model_copy(update={"pinned_image": former.image})
+        spec = replace(records.load_spec(self._cipher, former), pinned_image=former.image)
         plan.check_host_access(actor, spec)
         deployment.egg_id = former.egg_id
         egg = unpack(session.get_one(EggRow, former.egg_id).archive)
@@ -394,12 +393,11 @@ def _merge(before: Wishes, request: UpdateRequest, egg: Egg) -> Wishes:
     """The former wishes with the request's on top; parameters that the egg no longer has are dropped."""
     known = {parameter.name for parameter in egg.metadata.parameters}
     kept = {name: value for name, value in before.parameters.items() if name in known}
-    return before.model_copy(
-        update={
-            "parameters": {**kept, **request.parameters},
-            "config_overrides": {**before.config_overrides, **request.config_overrides},
-            "image": request.image or before.image,
-        }
+    return replace(
+        before,
+        parameters={**kept, **request.parameters},
+        config_overrides={**before.config_overrides, **request.config_overrides},
+        image=request.image or before.image,
     )
 
 

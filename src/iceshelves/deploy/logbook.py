@@ -14,7 +14,7 @@ from iceshelves.core.errors import Temporary
 from iceshelves.core.log import logger
 from iceshelves.core.secret import redact
 from iceshelves.core.text import storable
-from iceshelves.deploy.records import Job
+from iceshelves.deploy.job import Job
 from iceshelves.deploy.work import Level, Source
 from iceshelves.store.database import Database
 from iceshelves.store.models import LogLine, Operation, Step

@@ -13,13 +13,12 @@ from iceshelves.access.policy import Actor, Role
 from iceshelves.core.errors import Denied, InvalidInput
 from iceshelves.core.names import check_instance_name
 from iceshelves.core.units import parse_size
-from iceshelves.deploy.spec import CheckSpec, DeploymentSpec, VolumeSpec, Wishes
+from iceshelves.deploy.spec import USER_DATA_KEY, CheckSpec, DeploymentSpec, VolumeSpec, Wishes
 from iceshelves.eggs import Egg, Rendered, render, resolve_parameters
 from iceshelves.providers.base import InstanceKind
 
 #: keys of Incus that reach the host's kernel, its drivers, or another guest's ids
 _HOST_KEYS: Final = ("raw.", "linux.kernel_modules", "security.syscalls.", "security.idmap.base", "nvidia.")
-USER_DATA_KEY: Final = "cloud-init.user-data"
 #: egg types of the original, and what they become here; ``hybrid`` leaves the choice to the deployer
 _KINDS: Final[dict[str, InstanceKind]] = {
     "lxd-container": "container",

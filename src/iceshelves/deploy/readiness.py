@@ -9,7 +9,7 @@ from typing import Final
 
 from iceshelves.core.errors import Failed, NotFound, Temporary
 from iceshelves.deploy import watch
-from iceshelves.deploy.plan import USER_DATA_KEY
+from iceshelves.deploy.spec import USER_DATA_KEY
 from iceshelves.deploy.watch import CloudInitResult, CloudInitStream
 from iceshelves.deploy.work import Work
 from iceshelves.providers.base import ExecRequest, ExecSession, Guest, require

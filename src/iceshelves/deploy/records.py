@@ -1,4 +1,4 @@
-"""What an operation reads from the database and writes to it.  Plain transactions, called from a thread.
+"""What an operation reads from the database and writes to it, each within its caller's transaction.
 
 Every function can be called again with the same arguments: the engine repeats what was cut off.
 """
@@ -6,16 +6,17 @@ Every function can be called again with the same arguments: the engine repeats w
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from iceshelves.access.bootstrap import installation_id
 from iceshelves.access.cipher import Cipher
 from iceshelves.core import clock
 from iceshelves.core.errors import Conflict
+from iceshelves.deploy.job import MAKING_STEPS, Ending, Job
 from iceshelves.deploy.spec import DeploymentSpec
 from iceshelves.deploy.states import (
     AFTER_DEPLOY,
@@ -25,34 +26,9 @@ from iceshelves.deploy.states import (
     StepStatus,
 )
 from iceshelves.providers.base import Mark
-from iceshelves.store.database import Database
 from iceshelves.store.models import Cluster, Deployment, LogLine, Operation, Revision, Step
 
-CLEAN_UP: Final = "clean-up"
-#: from the first of these steps on, something of ours may be on the cluster
-MAKING_STEPS: Final = ("resources", "create")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """An operation, loaded: what to do, for whom, where."""
-
-    operation_id: str
-    tenant_id: int
-    deployment_id: int
-    cluster_id: int
-    #: operations at once on the cluster, if it has a limit of its own
-    limit: int | None
-    #: whether it was running already when it was loaded: its deadline is set
-    begun: bool
-    kind: str
-    steps: tuple[str, ...]
-    revision: int
-    #: whether it replaces an earlier revision that was good, so that there is something to go back to
-    replaces: bool
-    on_failure: str
-    spec: DeploymentSpec
-    mark: Mark
+_SPEC: Final = TypeAdapter(DeploymentSpec)
 
 
 def spec_place(deployment_id: int, number: int) -> str:
@@ -63,31 +39,35 @@ def spec_place(deployment_id: int, number: int) -> str:
 def load_spec(cipher: Cipher, revision: Revision) -> DeploymentSpec:
     """The specification of a revision.  Raises ``Failed`` ``undecryptable``."""
     plain = cipher.decrypt(revision.spec, spec_place(revision.deployment_id, revision.number))
-    return DeploymentSpec.model_validate_json(plain)
+    return _SPEC.validate_json(plain)
 
 
-def load(database: Database, cipher: Cipher, operation_id: str) -> Job:
+def dump_spec(cipher: Cipher, spec: DeploymentSpec, deployment_id: int, number: int) -> bytes:
+    """The specification as it is stored for a revision."""
+    return cipher.encrypt(_SPEC.dump_json(spec), spec_place(deployment_id, number))
+
+
+def load(session: Session, cipher: Cipher, operation_id: str) -> Job:
     """Read the operation and all that its steps need."""
-    with database.read() as session:
-        operation = session.get_one(Operation, operation_id)
-        deployment = session.get_one(Deployment, operation.deployment_id)
-        revision = session.get_one(Revision, operation.revision_id)
-        spec = load_spec(cipher, revision)
-        return Job(
-            operation_id=operation_id,
-            tenant_id=operation.tenant_id,
-            deployment_id=deployment.id,
-            cluster_id=operation.cluster_id,
-            limit=session.get_one(Cluster, operation.cluster_id).max_operations,
-            begun=operation.status == OperationStatus.RUNNING,
-            kind=operation.kind,
-            steps=tuple(operation.steps),
-            revision=revision.number,
-            replaces=_has_good_revision_before(session, revision),
-            on_failure=operation.on_failure,
-            spec=spec,
-            mark=Mark(installation_id(session), deployment.uid, operation_id, revision.number, spec.egg),
-        )
+    operation = session.get_one(Operation, operation_id)
+    deployment = session.get_one(Deployment, operation.deployment_id)
+    revision = session.get_one(Revision, operation.revision_id)
+    spec = load_spec(cipher, revision)
+    return Job(
+        operation_id=operation_id,
+        tenant_id=operation.tenant_id,
+        deployment_id=deployment.id,
+        cluster_id=operation.cluster_id,
+        limit=session.get_one(Cluster, operation.cluster_id).max_operations,
+        begun=operation.status == OperationStatus.RUNNING,
+        kind=operation.kind,
+        steps=tuple(operation.steps),
+        revision=revision.number,
+        replaces=_has_good_revision_before(session, revision),
+        on_failure=operation.on_failure,
+        spec=spec,
+        mark=Mark(installation_id(session), deployment.uid, operation_id, revision.number, spec.egg),
+    )
 
 
 def _has_good_revision_before(session: Session, revision: Revision) -> bool:
@@ -103,83 +83,79 @@ def _has_good_revision_before(session: Session, revision: Revision) -> bool:
     return found.first() is not None
 
 
-def begin(database: Database, operation_id: str) -> bool:
+def begin(session: Session, operation_id: str) -> bool:
     """Mark the operation as running, with its deadline.  False if it was cancelled before it began."""
-    with database.write() as session:
-        operation = session.get_one(Operation, operation_id, with_for_update=True)
-        if operation.status not in OPEN:
-            raise _ended(operation)
-        if operation.status == OperationStatus.PENDING and operation.cancel_requested_on:
-            return False
-        if operation.status == OperationStatus.PENDING:
-            operation.status = OperationStatus.RUNNING
-            operation.started_at = clock.now()
-            operation.deadline = clock.later(operation.timeout)
-            operation.version += 1
-        deployment = session.get_one(Deployment, operation.deployment_id)
-        deployment.status = DeploymentStatus.IN_PROGRESS
-        deployment.started_at = deployment.started_at or clock.now()
-        return True
+    operation = session.get_one(Operation, operation_id, with_for_update=True)
+    if operation.status not in OPEN:
+        raise _ended(operation)
+    if operation.status == OperationStatus.PENDING and operation.cancel_requested_on:
+        return False
+    if operation.status == OperationStatus.PENDING:
+        operation.status = OperationStatus.RUNNING
+        operation.started_at = clock.now()
+        operation.deadline = clock.later(operation.timeout)
+        operation.version += 1
+    deployment = session.get_one(Deployment, operation.deployment_id)
+    deployment.status = DeploymentStatus.IN_PROGRESS
+    deployment.started_at = deployment.started_at or clock.now()
+    return True
 
 
-def seconds_left(database: Database, operation_id: str) -> float:
+def seconds_left(session: Session, operation_id: str) -> float:
     """Until the operation's deadline; negative once it has passed."""
-    with database.read() as session:
-        deadline = session.execute(
-            sa.select(Operation.deadline).where(Operation.id == operation_id)
-        ).scalar_one()
+    deadline = session.execute(sa.select(Operation.deadline).where(Operation.id == operation_id)).scalar_one()
     return (deadline - clock.now()).total_seconds() if deadline else 0.0
 
 
-def cancel_requested(database: Database, operation_ids: list[str]) -> set[str]:
+def cancel_requested(session: Session, operation_ids: list[str]) -> set[str]:
     """Those of ``operation_ids`` that somebody asked to stop."""
-    with database.read() as session:
-        found = session.execute(
-            sa.select(Operation.id).where(
-                Operation.id.in_(operation_ids), Operation.cancel_requested_on.is_not(None)
-            )
+    found = session.execute(
+        sa.select(Operation.id).where(
+            Operation.id.in_(operation_ids), Operation.cancel_requested_on.is_not(None)
         )
-        return set(found.scalars())
+    )
+    return set(found.scalars())
 
 
-def begin_step(database: Database, operation_id: str, name: str) -> int:
+def begin_step(session: Session, operation_id: str, name: str) -> int:
     """Mark a step as running; returns how many guest lines the log holds already for this operation.
 
     Raises :class:`Conflict` ``operation_ended``: an operation that was given up does nothing more.
     """
-    with database.write() as session:
-        operation = session.get_one(Operation, operation_id, with_for_update=True)
-        if operation.status not in OPEN:
-            raise _ended(operation)
-        step = _step(session, operation_id, name)
-        step.status = StepStatus.RUNNING
-        step.attempts += 1
-        step.started_at = step.started_at or clock.now()
-        step.message = ""
-        step.progress = None
-        _touch(session, operation_id)
-        if step.attempts == 1:
-            return 0
-        return session.execute(
-            sa.select(sa.func.count())
-            .select_from(LogLine)
-            .where(LogLine.operation_id == operation_id, LogLine.source == "guest")
-        ).scalar_one()
+    operation = session.get_one(Operation, operation_id, with_for_update=True)
+    if operation.status not in OPEN:
+        raise _ended(operation)
+    step = _step(session, operation_id, name)
+    step.status = StepStatus.RUNNING
+    step.attempts += 1
+    step.started_at = step.started_at or clock.now()
+    step.message = ""
+    step.progress = None
+    touch(session, operation_id)
+    return 0 if step.attempts == 1 else guest_lines(session, operation_id)
+
+
+def guest_lines(session: Session, operation_id: str) -> int:
+    """How many lines of the guest the log holds for this operation."""
+    return session.execute(
+        sa.select(sa.func.count())
+        .select_from(LogLine)
+        .where(LogLine.operation_id == operation_id, LogLine.source == "guest")
+    ).scalar_one()
 
 
 def _ended(operation: Operation) -> Conflict:
     return Conflict(f"The operation has ended already: {operation.status}.", code="operation_ended")
 
 
-def end_step(database: Database, operation_id: str, name: str, status: StepStatus, message: str) -> None:
+def end_step(session: Session, operation_id: str, name: str, status: StepStatus, message: str) -> None:
     """Mark a step as ended."""
-    with database.write() as session:
-        step = _step(session, operation_id, name)
-        step.status = status
-        step.message = message
-        step.progress = None
-        step.finished_at = clock.now()
-        _touch(session, operation_id)
+    step = _step(session, operation_id, name)
+    step.status = status
+    step.message = message
+    step.progress = None
+    step.finished_at = clock.now()
+    touch(session, operation_id)
 
 
 def _step(session: Session, operation_id: str, name: str) -> Step:
@@ -196,7 +172,8 @@ def _step(session: Session, operation_id: str, name: str) -> Step:
     return added
 
 
-def _touch(session: Session, operation_id: str) -> None:
+def touch(session: Session, operation_id: str) -> None:
+    """Count a change that whoever watches the operation can see."""
     session.execute(
         sa.update(Operation)
         .where(Operation.id == operation_id)
@@ -205,43 +182,31 @@ def _touch(session: Session, operation_id: str) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ended.  ``clean`` says that nothing of ours was left on the cluster."""
-
-    status: OperationStatus
-    error: dict[str, Any] | None
-    facts: dict[str, Any]
-    clean: bool
-
-
-def end(database: Database, job: Job, ending: Ending) -> bool:
+def end(session: Session, operation_id: str, ending: Ending) -> bool:
     """Write down how the operation ended, and what its deployment is now.
 
     False, and nothing is written, if it succeeded although somebody has asked it to stop: whoever asked was
     told that what it made is undone, so that is what must happen first.
     """
-    with database.write() as session:
-        operation = session.get_one(Operation, job.operation_id, with_for_update=True)
-        if operation.status not in OPEN:
-            return True
-        if ending.status == OperationStatus.SUCCEEDED and operation.cancel_requested_on:
-            return False
-        _end(session, operation, ending)
+    operation = session.get_one(Operation, operation_id, with_for_update=True)
+    if operation.status not in OPEN:
         return True
+    if ending.status == OperationStatus.SUCCEEDED and operation.cancel_requested_on:
+        return False
+    _end(session, operation, ending)
+    return True
 
 
-def give_up(database: Database, operation_id: str, error: dict[str, Any]) -> tuple[int, bool]:
+def give_up(session: Session, operation_id: str, error: dict[str, Any]) -> tuple[int, bool]:
     """End an operation that cannot go on as failed, unless it has ended.  What it made is left alone.
 
     Returns the id of its deployment, and whether it had not ended.
     """
-    with database.write() as session:
-        operation = session.get_one(Operation, operation_id, with_for_update=True)
-        is_open = operation.status in OPEN
-        if is_open:
-            _end(session, operation, Ending(OperationStatus.FAILED, error, {}, clean=False))
-        return operation.deployment_id, is_open
+    operation = session.get_one(Operation, operation_id, with_for_update=True)
+    is_open = operation.status in OPEN
+    if is_open:
+        _end(session, operation, Ending(OperationStatus.FAILED, error, {}, clean=False))
+    return operation.deployment_id, is_open
 
 
 def _end(session: Session, operation: Operation, ending: Ending) -> None:
@@ -294,27 +259,25 @@ def _end_deploy(session: Session, deployment: Deployment, operation: Operation, 
         deployment.instance_info = ending.facts["instance_info"]
 
 
-def was_touched(database: Database, deployment_id: int) -> bool:
+def was_touched(session: Session, deployment_id: int) -> bool:
     """Whether any operation of the deployment got so far that something of it may be on the cluster."""
-    with database.read() as session:
-        found = session.execute(
-            sa.select(Step.name)
-            .join(Operation, Operation.id == Step.operation_id)
-            .where(Operation.deployment_id == deployment_id, Step.name.in_(MAKING_STEPS), Step.attempts > 0)
-            .limit(1)
-        )
-        return found.first() is not None
+    found = session.execute(
+        sa.select(Step.name)
+        .join(Operation, Operation.id == Step.operation_id)
+        .where(Operation.deployment_id == deployment_id, Step.name.in_(MAKING_STEPS), Step.attempts > 0)
+        .limit(1)
+    )
+    return found.first() is not None
 
 
-def open_operations(database: Database, older_than: float = 0.0) -> list[str]:
+def open_operations(session: Session, older_than: float = 0.0) -> list[str]:
     """Every operation that has not ended and was asked for ``older_than`` seconds ago, oldest first."""
-    with database.read() as session:
-        found = session.execute(
-            sa.select(Operation.id)
-            .where(Operation.status.in_(OPEN), Operation.created_on <= clock.later(-older_than))
-            .order_by(Operation.created_on)
-        )
-        return list(found.scalars())
+    found = session.execute(
+        sa.select(Operation.id)
+        .where(Operation.status.in_(OPEN), Operation.created_on <= clock.later(-older_than))
+        .order_by(Operation.created_on)
+    )
+    return list(found.scalars())
 
 
 def follow_up_id(operation_id: str) -> str:

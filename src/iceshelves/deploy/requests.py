@@ -1,4 +1,4 @@
-"""What callers can ask for, checked at the edge."""
+"""What callers can ask for of deployments, checked at the edge."""
 
 from __future__ import annotations
 
@@ -6,30 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from iceshelves.core.request import Request
 from iceshelves.providers.base import InstanceKind
 
 OnFailure = Literal["keep", "cleanup"]
 InstanceName = Annotated[str, Field(min_length=1, max_length=63, examples=["web-1"])]
 Timeout = Annotated[float, Field(gt=0, le=7 * 86400, description="Seconds that the work may take")]
-
-
-class Request(BaseModel):
-    """Unknown fields are mistakes: they would be silently without effect."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NewCluster(Request):
-    """A hypervisor system to manage, and how it is reached."""
-
-    name: str
-    description: str = ""
-    provider: Literal["incus", "lxd", "fake"] = "incus"
-    connection_method: str = "unix-socket"
-    endpoint_url: str = ""
-    project: str = "default"
-    max_operations: Annotated[int, Field(ge=1, le=1000)] | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class DeployRequest(Request):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from iceshelves.core.errors import Conflict, Failed, IceShelvesError, NotFound, Temporary, Unsupported
 from iceshelves.deploy import checks, readiness
+from iceshelves.deploy.placing import choose_member, on_member
 from iceshelves.deploy.work import Work
 from iceshelves.providers.base import (
     ExecRequest,
@@ -48,7 +49,17 @@ async def validate(work: Work) -> Facts:
         await require(work.provider, Reconfiguration).validate(spec.instance)
     if spec.volumes:
         require(work.provider, Volumes)
-    return {}
+    return {"member": await _member(work, there)}
+
+
+async def _member(work: Work, there: Instance | None) -> str | None:
+    """Where the instance is, or else will be."""
+    if there is not None:
+        return there.member
+    chosen = await choose_member(work)
+    if chosen is not None:
+        work.report.log(f"Member: {chosen}")
+    return chosen
 
 
 async def image(work: Work) -> Facts:
@@ -75,16 +86,19 @@ async def _resolve(images: Images, work: Work) -> Image:
     return await images.resolve(spec.image, spec.kind)
 
 
+@on_member
 async def resources(work: Work) -> Facts:
     """Have the volumes that the instance keeps its data on."""
     devices: dict[str, dict[str, str]] = {}
     for wanted in work.spec.volumes:
         volumes = require(work.provider, Volumes)
-        devices[wanted.name] = dict(await volumes.ensure(work.spec.instance, wanted.to_volume(), work.mark))
+        volume = wanted.to_volume(work.member)
+        devices[wanted.name] = dict(await volumes.ensure(work.spec.instance, volume, work.mark))
         work.report.log(f"Volume {wanted.name} ({wanted.size}) at {wanted.path}")
     return {"volumes": devices}
 
 
+@on_member
 async def create(work: Work) -> Facts:
     """Create the instance, or rebuild the one that an earlier operation of this deployment made."""
     lifecycle = require(work.provider, Lifecycle)
@@ -100,12 +114,14 @@ async def create(work: Work) -> Facts:
     return {"member": made.member}
 
 
+@on_member
 async def start(work: Work) -> Facts:
     """Switch it on."""
     await require(work.provider, Lifecycle).start(work.spec.instance)
     return {}
 
 
+@on_member
 async def guest(work: Work) -> Facts:
     """Wait until programs can be run in the guest."""
     request = ExecRequest(["true"])
@@ -131,6 +147,7 @@ async def _not_running(work: Work, refusal: Conflict) -> IceShelvesError:
     )
 
 
+@on_member
 async def cloud_init(work: Work) -> Facts:
     """Follow cloud-init to its end; its own word decides."""
     outcome = await readiness.follow(work)
@@ -147,6 +164,7 @@ def _no_cloud_init(work: Work) -> Failed:
     )
 
 
+@on_member
 async def run_checks(work: Work) -> Facts:
     """The egg's own idea of being ready."""
     for check in work.spec.checks:
@@ -156,6 +174,7 @@ async def run_checks(work: Work) -> Facts:
     return {}
 
 
+@on_member
 async def ready(work: Work) -> Facts:
     """Gather what whoever deployed it wants to know: above all, its addresses."""
     addresses = await _addresses(work)

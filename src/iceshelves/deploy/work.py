@@ -6,9 +6,10 @@ The same in the server and in an agent: no database and no engine in sight.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from iceshelves.deploy.plans import Plans
 from iceshelves.deploy.spec import DeploymentSpec
 from iceshelves.providers.base import Image, InstanceSpec, Mark, Provider
 
@@ -34,6 +35,15 @@ class Work:
     facts: Mapping[str, Any] = field(default_factory=dict)
     #: lines of the guest's output that an earlier try of this operation has logged already
     guest_lines: int = 0
+    #: what all operations on this cluster are about to place
+    plans: Plans = field(default_factory=Plans)
+
+    @property
+    def member(self) -> str | None:
+        """The member that the step ``validate`` chose; ``None`` where there was nothing to choose."""
+        # an operation that an older version began has no such fact
+        member: str | None = self.facts.get("member", self.spec.member)
+        return member
 
     @property
     def image(self) -> Image:
@@ -43,4 +53,5 @@ class Work:
     @property
     def instance(self) -> InstanceSpec:
         """The instance with everything that the steps before found out."""
-        return self.spec.to_instance(self.image, self.mark, self.facts.get("volumes"))
+        made = self.spec.to_instance(self.image, self.mark, self.facts.get("volumes"))
+        return replace(made, member=self.member)

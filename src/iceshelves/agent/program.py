@@ -1,0 +1,271 @@
+"""The agent's process: enrol once, then poll, work and report until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import gc
+import os
+import random
+import signal
+import socket as sockets
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final, Protocol
+
+import aiohttp
+
+from iceshelves import __version__
+from iceshelves.agent import identity as identities
+from iceshelves.agent.crew import Crew
+from iceshelves.agent.disk import Disk
+from iceshelves.agent.hypervisor import Hypervisor
+from iceshelves.agent.identity import Identity
+from iceshelves.agent.line import Dial, Line
+from iceshelves.agent.mirror import Mirror, Wanted
+from iceshelves.core import log
+from iceshelves.core.errors import Conflict, IceShelvesError, Temporary
+from iceshelves.core.log import logger
+from iceshelves.deploy.messages import MOST_ENTRIES, Enrolment, Poll, PollAnswer
+
+#: seconds for which the server may hold a poll open
+_HOLD: Final = 20.0
+#: seconds between two reports, by whether the server lets us long-poll
+_LIVE_REPORT: Final = 0.2
+_WORKING_REPORT: Final = 5.0
+_REPORT_BYTES: Final = 400_000
+_LONGEST_PAUSE: Final = 60.0
+#: glibc's malloc.h
+_M_TRIM_THRESHOLD: Final = -1
+_M_ARENA_MAX: Final = -8
+
+_log: Final = logger(__name__)
+
+
+async def enrol(server: str, token: str, state: Path, socket: str = "", authority: str = "") -> Identity:
+    """Become the agent of the token's cluster; the key is kept in ``state``.
+
+    Raises :class:`Unauthenticated` ``invalid_enrolment``, ``Temporary`` ``server_unreachable``.
+    """
+    line = Line(server, authority)
+    try:
+        enrolled = await line.enrol(Enrolment(token=token, host=sockets.gethostname(), version=__version__))
+    finally:
+        await line.close()
+    identity = Identity(server, enrolled.cluster, enrolled.key, socket, authority)
+    identity.save(state)
+    # what a former agent of this folder held is not this one's
+    for name in ("agent.db", "agent.db-wal", "agent.db-shm"):
+        (state / name).unlink(missing_ok=True)
+    return identity
+
+
+def run(state: Path, level: str = "INFO") -> None:
+    """Serve the cluster that ``state`` is enrolled for, until a signal ends it.
+
+    Raises :class:`~iceshelves.core.errors.NotFound` ``not_enrolled``, :class:`Conflict` ``agent_runs``, and
+    what the server refuses for good.
+    """
+    log.configure(level)
+    _keep_memory_small()
+    with _alone(state):
+        asyncio.run(_serve(identities.load(state), state))
+
+
+async def _serve(identity: Identity, state: Path) -> None:
+    """Work until a signal says stop."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    disk = Disk(state / "agent.db")
+    program = Program(identity, state, disk, Line(identity.server, identity.authority))
+    work, stop = asyncio.create_task(program.work()), asyncio.create_task(stopped.wait())
+    gc.freeze()
+    try:
+        await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()
+    finally:
+        for task in (work, stop):
+            task.cancel()
+        await asyncio.gather(work, stop, return_exceptions=True)
+        disk.close()
+
+
+class ServerLine(Protocol):
+    """What the program needs of its :class:`~iceshelves.agent.line.Line`."""
+
+    async def poll(self, identity: Identity, poll: Poll) -> PollAnswer: ...
+    async def carry(self, identity: Identity, stream: str, dial: Dial) -> None: ...
+    def fetch(
+        self, identity: Identity, wanted: Wanted
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]: ...
+    async def close(self) -> None: ...
+
+
+class Program:
+    """Polls, works and reports.  Lives on the event loop."""
+
+    def __init__(self, identity: Identity, state: Path, disk: Disk, line: ServerLine) -> None:
+        self._identity = identity
+        self._state = state
+        self._disk = disk
+        self._line = line
+        self._report = asyncio.Event()
+        self._hypervisor = Hypervisor(identity.socket, self._report.set, Mirror(self._fetch))
+        self._crew = Crew(self._disk, self._hypervisor.provider, self._report.set)
+        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._long_poll = False
+        self._interval = _LONGEST_PAUSE
+        #: whether the server has said, since the start, which of the claims on disk are still ours
+        self._confirmed = False
+
+    async def work(self) -> None:
+        """Work until cancelled.  Raises what the server refuses for good."""
+        tasks = [asyncio.create_task(self._poll_for_ever()), asyncio.create_task(self._report_for_ever())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            ending = [*tasks, *self._streams.values()]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
+            await self._crew.stop()
+            await self._hypervisor.close()
+            await self._line.close()
+
+    async def _poll_for_ever(self) -> None:
+        pause = 0.0
+        while True:
+            try:
+                await self._round(wants_work=True)
+                pause = 0.0
+                if not self._long_poll:
+                    await asyncio.sleep(self._interval)
+            except Temporary as error:
+                pause = min(_LONGEST_PAUSE, max(pause * 2, error.delay / 2))
+                _log.warning("%s Trying again in %.0f s.", error.message, pause)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  (not a secret)
+
+    async def _report_for_ever(self) -> None:
+        """Tell what happens while the main poll is held, or before the next one is due."""
+        while True:
+            await self._report.wait()
+            await asyncio.sleep(_LIVE_REPORT if self._long_poll else _WORKING_REPORT)
+            self._report.clear()
+            if not self._confirmed:
+                continue  # the first poll tells it
+            try:
+                while await self._round(wants_work=False):
+                    pass  # there was more than one report could hold
+            except Temporary as error:
+                _log.debug("a report waits: %s", error)
+                await asyncio.sleep(error.delay)
+                self._report.set()
+
+    async def _round(self, *, wants_work: bool) -> bool:
+        """One poll; whether entries are left to tell."""
+        instances, self._hypervisor.instances = self._hypervisor.instances, None
+        entries = self._disk.untold(MOST_ENTRIES, _REPORT_BYTES)
+        poll = Poll(
+            spool=self._disk.spool,
+            host=sockets.gethostname(),
+            version=__version__,
+            entries=entries,
+            ends=self._disk.endings(),
+            running=self._disk.held(),
+            stopping=self._disk.cancelled(),
+            coming=list(self._streams),
+            wants_work=wants_work,
+            hold=_HOLD if wants_work and self._confirmed else 0.0,
+            health=self._hypervisor.health,
+            instances=instances,
+        )
+        try:
+            answer = await self._line.poll(self._identity, poll)
+        except BaseException:
+            self._hypervisor.tell_again(instances)
+            raise
+        await self._apply(answer)
+        return len(self._disk.untold(1, _REPORT_BYTES)) > 0 and bool(entries)
+
+    async def _apply(self, answer: PollAnswer) -> None:
+        if answer.key is not None:
+            self._identity = self._identity.with_key(answer.key)
+            self._identity.save(self._state)
+        self._long_poll = answer.settings.long_poll
+        self._interval = float(answer.settings.poll_interval)
+        self._disk.told(answer.taken)
+        for operation in answer.drop:
+            self._crew.drop(operation)
+        for operation, verdict in answer.ended.items():
+            self._crew.decide(operation, verdict)
+        await self._hypervisor.apply(answer.settings)
+        for operation in answer.cancel:
+            self._crew.cancel(operation)
+        if not self._confirmed:
+            self._confirmed = True
+            self._crew.go_on()
+            _log.info("serving the cluster %s of %s", self._identity.cluster, self._identity.server)
+        for claim in answer.work:
+            self._crew.take(claim)
+        for operation in answer.cancel:  # one that was claimed in the same answer
+            self._crew.cancel(operation)
+        for stream in answer.streams:
+            self._come_for(stream)
+
+    def _fetch(self, wanted: Wanted) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._line.fetch(self._identity, wanted)
+
+    def _come_for(self, stream: str) -> None:
+        if stream in self._streams:
+            return
+        task = asyncio.create_task(self._carry(stream))
+        self._streams[stream] = task
+        task.add_done_callback(lambda _task: self._streams.pop(stream, None))
+
+    async def _carry(self, stream: str) -> None:
+        try:
+            await self._line.carry(
+                self._identity, stream, lambda: asyncio.open_unix_connection(self._hypervisor.socket)
+            )
+        except OSError as error:
+            _log.warning("no stream: %s: %s", self._hypervisor.socket, error)
+        except IceShelvesError as error:
+            _log.debug("a stream ended: %s", error)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the state folder for this process alone."""
+    try:
+        descriptor = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield  # there is no identity in it either, which is what has to be told
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise Conflict(
+            f"Another agent runs on {state}.",
+            code="agent_runs",
+            hint="Stop that one first, or give this one a folder of its own with --state.",
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _keep_memory_small() -> None:
+    """One heap, given back when it is free: an agent waits for most of its life."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # other C libraries have no such settings
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 * 1024)

@@ -1,0 +1,254 @@
+"""Operations that an agent carries out: claimed under a lease with a fencing number, reported, overdue.
+
+An operation of an agent's cluster waits in its row until the agent claims it.  Each claim raises the row's
+``fence``; reports under an older one are refused, so that an agent which lost its claim cannot write any
+more.  All functions work within their caller's transaction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from iceshelves.access.cipher import Cipher
+from iceshelves.clusters.reaching import AGENT
+from iceshelves.core import clock
+from iceshelves.core.errors import Cancelled, Conflict, TimedOut
+from iceshelves.core.text import storable
+from iceshelves.deploy import records
+from iceshelves.deploy.job import Ending, Job
+from iceshelves.deploy.messages import LEASE_SECONDS, Claim, End, Entry
+from iceshelves.deploy.spec import Wishes
+from iceshelves.deploy.states import OPEN, OperationStatus, StepStatus
+from iceshelves.store.models import Agent, Cluster, LogLine, Operation, Step
+
+#: seconds beyond its deadline that an agent which is away has for telling how its work ended
+_GRACE: Final = 120.0
+#: the protocols over which operations are claimed: our agent's, and that of the original's
+OWN: Final = "own"
+ORIGINAL: Final = "original"
+
+
+def is_agents(session: Session, operation_id: str) -> int | None:
+    """The id of the operation's cluster, if an agent is to carry it out."""
+    found: int | None = session.execute(
+        sa.select(Operation.cluster_id)
+        .join(Cluster, Cluster.id == Operation.cluster_id)
+        .where(Operation.id == operation_id, Cluster.connection_method == AGENT)
+    ).scalar_one_or_none()
+    return found
+
+
+def renew(session: Session, cluster_id: int, running: Mapping[str, int]) -> list[str]:
+    """Renew the leases of what the agent holds; returns what it holds no more."""
+    lost: list[str] = []
+    for operation_id, fence in running.items():
+        operation = session.get(Operation, operation_id, with_for_update=True)
+        if (
+            operation is None
+            or operation.cluster_id != cluster_id
+            or operation.fence != fence
+            or operation.status not in OPEN
+        ):
+            lost.append(operation_id)
+        else:
+            operation.lease_until = clock.later(LEASE_SECONDS)
+    return lost
+
+
+def claim(
+    session: Session, cipher: Cipher, cluster_id: int, running: Mapping[str, int], limit: int
+) -> list[Claim]:
+    """Claim what waits, oldest first, as long as at most ``limit`` run.
+
+    What was claimed before but is not among ``running`` never reached the agent, or was lost with its disk:
+    it is claimed anew.
+    """
+    if len(running) >= limit:
+        return []
+    waiting = session.execute(
+        sa.select(Operation)
+        .where(*_waiting(cluster_id, list(running)))
+        .order_by(Operation.created_on)
+        .limit(limit - len(running))
+        .with_for_update()
+    ).scalars()
+    return [_claim(session, cipher, operation) for operation in list(waiting)]
+
+
+def _claim(session: Session, cipher: Cipher, operation: Operation) -> Claim:
+    operation.fence += 1
+    operation.protocol = OWN
+    operation.lease_until = clock.later(LEASE_SECONDS)
+    records.begin(session, operation.id)
+    job = records.load(session, cipher, operation.id)
+    return Claim(
+        operation=operation.id,
+        fence=operation.fence,
+        kind=job.kind,
+        steps=list(job.steps),
+        revision=job.revision,
+        replaces=job.replaces,
+        on_failure=job.on_failure,
+        seconds_left=records.seconds_left(session, operation.id),
+        touched=records.was_touched(session, job.deployment_id),
+        guest_lines=records.guest_lines(session, operation.id),
+        mark=dataclasses.asdict(job.mark),
+        # what whoever deploys wished for is in it already, rendered
+        spec=dataclasses.asdict(dataclasses.replace(job.spec, wishes=Wishes())),
+    )
+
+
+def still_running(session: Session, running: Mapping[str, int]) -> dict[str, int]:
+    """What of ``running`` has not ended."""
+    found = session.execute(
+        sa.select(Operation.id).where(Operation.id.in_(list(running)), Operation.status.in_(OPEN))
+    )
+    return {operation_id: running[operation_id] for operation_id in found.scalars()}
+
+
+def claimable(session: Session, cluster_id: int, running: Mapping[str, int]) -> bool:
+    """Whether something waits for the agent."""
+    return (
+        session.execute(sa.select(Operation.id).where(*_waiting(cluster_id, list(running))).limit(1)).first()
+        is not None
+    )
+
+
+def _waiting(cluster_id: int, running: Sequence[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    """What was cancelled before it began is ended by :func:`settle`; an agent has nothing to do with it."""
+    begun = sa.or_(
+        Operation.status == OperationStatus.RUNNING,
+        sa.and_(Operation.status == OperationStatus.PENDING, Operation.cancel_requested_on.is_(None)),
+    )
+    free = sa.or_(Operation.protocol != ORIGINAL, Operation.lease_until <= clock.now())
+    return (Operation.cluster_id == cluster_id, begun, Operation.id.not_in(running), free)
+
+
+def take(session: Session, agent: Agent, entries: Sequence[Entry]) -> tuple[set[str], set[str]]:
+    """Write down what the agent reports, once; what has a number that was seen is passed over.
+
+    Returns the operations that were written about, and those whose reports are refused: an agent that lost
+    its claim, or another's operation.
+    """
+    told: set[str] = set()
+    refused: set[str] = set()
+    held: dict[str, Operation | None] = {}
+    lines: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.number <= agent.taken:
+            continue
+        agent.taken = entry.number
+        if entry.operation not in held:
+            held[entry.operation] = _held(session, agent, entry)
+        operation = held[entry.operation]
+        if operation is None or operation.fence != entry.fence:
+            refused.add(entry.operation)
+            continue
+        told.add(entry.operation)
+        if entry.kind == "log":
+            lines.append(_line(operation, entry))
+        else:
+            _note(session, operation, entry)
+    if lines:
+        session.execute(sa.insert(LogLine), lines)
+    return told, refused
+
+
+def _held(session: Session, agent: Agent, entry: Entry) -> Operation | None:
+    operation = session.get(Operation, entry.operation, with_for_update=True)
+    ours = operation is not None and operation.cluster_id == agent.cluster_id and operation.status in OPEN
+    return operation if ours else None
+
+
+def _note(session: Session, operation: Operation, entry: Entry) -> None:
+    text = storable(entry.text)
+    if entry.kind == "step":
+        records.begin_step(session, operation.id, entry.step)
+    elif entry.kind == "step-end":
+        records.end_step(session, operation.id, entry.step, StepStatus(entry.status or "failed"), text)
+    else:
+        session.execute(
+            sa.update(Step)
+            .where(Step.operation_id == operation.id, Step.name == entry.step)
+            .values(progress=entry.fraction, message=text[:500])
+        )
+        records.touch(session, operation.id)
+
+
+def _line(operation: Operation, entry: Entry) -> dict[str, Any]:
+    return {
+        "tenant_id": operation.tenant_id,
+        "deployment_id": operation.deployment_id,
+        "operation_id": operation.id,
+        "step": entry.step,
+        "source": entry.source,
+        "log_level": entry.level,
+        "message": storable(entry.text),
+        "timestamp": _moment(entry.at),
+    }
+
+
+def _moment(text: str) -> datetime:
+    """The agent's clock may be wrong; a line of the future would stay on top for ever."""
+    try:
+        return min(clock.from_text(text), clock.now())
+    except ValueError:
+        return clock.now()
+
+
+def end(
+    session: Session, cipher: Cipher, cluster_id: int, operation_id: str, end: End
+) -> tuple[bool, Job, Ending]:
+    """Write down how the agent's work ended; asked again, the same answer.
+
+    The first value is false where it succeeded although somebody asked it to stop.  Raises
+    :class:`Conflict` ``stale_claim`` under a former fence, or for what is not the agent's.
+    """
+    operation = session.get(Operation, operation_id, with_for_update=True)
+    if operation is None or operation.cluster_id != cluster_id or operation.fence != end.fence:
+        raise Conflict("The operation is not this agent's any more.", code="stale_claim")
+    ending = Ending(end.status, end.error, end.facts, end.clean)
+    ended = records.end(session, operation_id, ending)
+    return ended, records.load(session, cipher, operation_id), ending
+
+
+def settle(session: Session, operation_id: str) -> bool:
+    """End an operation that no agent has to see any more; whether it was ended.
+
+    That is one which was cancelled before any agent claimed it, and one whose agent has been away for too
+    long.  What it may have made is left for a look.
+    """
+    operation = session.get_one(Operation, operation_id, with_for_update=True)
+    if operation.status not in OPEN:
+        return False
+    if operation.cancel_requested_on is not None and operation.fence == 0:
+        clean = operation.kind == "deploy" and not records.was_touched(session, operation.deployment_id)
+        error = Cancelled("Cancelled before it began.").to_json()
+        return records.end(session, operation_id, Ending(OperationStatus.CANCELLED, error, {}, clean=clean))
+    now = clock.now()
+    leased = operation.lease_until is not None and operation.lease_until > now
+    due = operation.deadline or operation.created_on + (clock.later(operation.timeout) - now)
+    if leased or (now - due).total_seconds() < _GRACE:
+        return False
+    clean = operation.fence == 0 and not records.was_touched(session, operation.deployment_id)
+    error = _away(operation).to_json()
+    return records.end(
+        session,
+        operation_id,
+        Ending(OperationStatus.TIMEOUT, error, {}, clean=clean and operation.kind == "deploy"),
+    )
+
+
+def _away(operation: Operation) -> TimedOut:
+    begun = "went away while it worked on this" if operation.fence else "did not come for this"
+    return TimedOut(
+        f"The cluster's agent {begun}, and the deadline has passed.",
+        code="agent_away",
+        hint="See whether 'iceshelves agent' runs beside the hypervisor, then retry the deployment.",
+    )
