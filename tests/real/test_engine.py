@@ -7,10 +7,11 @@ import sqlite3
 from pathlib import Path
 
 from iceshelves.access.policy import Actor, Role
+from iceshelves.clusters.requests import NewCluster
 from iceshelves.core.settings import Settings
 from iceshelves.deploy import catalogue
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.requests import DeployRequest, NewCluster
+from iceshelves.deploy.requests import DeployRequest
 from iceshelves.store.models import Operation
 from iceshelves.store.queries import eggs
 from testbed.hosts import wait_until

@@ -16,12 +16,13 @@ import sqlalchemy as sa
 
 from iceshelves.access import bootstrap
 from iceshelves.access.policy import Actor, Role
+from iceshelves.clusters.requests import NewCluster
+from iceshelves.connections.values import Scenario
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
 from iceshelves.deploy.engine import Json, Work, Workflow
-from iceshelves.deploy.requests import Accepted, DeployRequest, NewCluster
+from iceshelves.deploy.requests import Accepted, DeployRequest
 from iceshelves.eggs import Egg, egg_from_files, pack
-from iceshelves.providers.connection import Scenario
 from iceshelves.providers.fake.world import FakeWorld, forget_world, open_world
 from iceshelves.store import models
 from iceshelves.store.database import Database, sqlite_url

@@ -11,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from iceshelves.access.policy import Actor, Role
+from iceshelves.clusters import wishes
+from iceshelves.clusters.requests import NewCluster
 from iceshelves.core.errors import Conflict, Denied, InvalidInput, NotFound
 from iceshelves.core.secret import REDACTED
-from iceshelves.deploy import clusters, plan
-from iceshelves.deploy.requests import DeployRequest, NewCluster, UpdateRequest
+from iceshelves.deploy import plan
+from iceshelves.deploy.requests import DeployRequest, UpdateRequest
 from iceshelves.providers.base import Mark
 from iceshelves.providers.fake.world import FakeInstance
 from iceshelves.store.models import AuditEntry, Egg, Revision
@@ -435,10 +437,10 @@ def test_secrets_are_not_in_logs_or_errors(play: Play) -> None:
 def test_the_usual_socket_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
     monkeypatch.setattr(Path, "is_socket", lambda path: str(path) in there)
-    assert clusters._usual_socket("incus") == "/var/lib/incus/unix.socket"
-    assert clusters._usual_socket("lxd").startswith("/var/snap/")
+    assert wishes.usual_socket("incus") == "/var/lib/incus/unix.socket"
+    assert wishes.usual_socket("lxd").startswith("/var/snap/")
     there.add("/var/lib/lxd/unix.socket")
-    assert clusters._usual_socket("lxd") == "/var/lib/lxd/unix.socket"
+    assert wishes.usual_socket("lxd") == "/var/lib/lxd/unix.socket"
 
 
 @pytest.mark.parametrize(

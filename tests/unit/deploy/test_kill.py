@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from iceshelves.deploy import providers, records
+from iceshelves.clusters import providers
+from iceshelves.deploy import records
 from iceshelves.deploy.requests import UpdateRequest
 from iceshelves.providers.fake.world import forget_world
 from iceshelves.providers.registry import open_provider
@@ -226,6 +227,7 @@ def test_killed_at_every_moment(
 
 
 @pytest.mark.parametrize("story", FROM_A_DEPLOYMENT)
+@pytest.mark.slow
 def test_a_deployments_change_killed_at_every_moment(
     tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch, story: str
 ) -> None:

@@ -113,8 +113,8 @@ def test_an_operation_whose_workflow_is_dead_ends(play: Play, monkeypatch: pytes
         assert (operation.status, operation.error["code"]) == ("failed", "operation_abandoned")
         assert plane.steps(operation.id)["cloud-init"] == "failed"
         # and it does nothing more, should its workflow come back
-        with pytest.raises(Conflict, match="ended already"):
-            records.begin_step(plane.control.database, operation.id, "checks")
+        with pytest.raises(Conflict, match="ended already"), plane.control.database.write() as session:
+            records.begin_step(session, operation.id, "checks")
         plane.world.rewrite({})
         assert plane.deployment().living
 
@@ -205,7 +205,8 @@ def test_a_roll_back_follows_once_and_never_overrules_somebody(play: Play) -> No
         async with asyncio.timeout(10):
             while plane.deployment().status != "completed":
                 await asyncio.sleep(0.01)
-        job = records.load(plane.control.database, plane.control.cipher, failed.id)
+        with plane.control.database.read() as session:
+            job = records.load(session, plane.control.cipher, failed.id)
         plane.control.deployments.follow_up(job)
         assert len(_operations(plane)) == 3
         # as if the process had died before the roll-back was written, and somebody had been faster
