@@ -48,6 +48,13 @@ def complete_cluster(client: Client) -> Iterator[str]:
         yield str(entry["name"])
 
 
+def complete_member(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The members of the cluster that stands before."""
+    members = f"/api/clusters/{ctx.params.get('name')}/members"
+    read = _from_server(lambda client: (str(entry["name"]) for entry in client.items(members, "members")))
+    return read(ctx, param, incomplete)
+
+
 @_from_server
 def complete_new_place(client: Client) -> Iterator[str]:
     """The clusters, with the colon before the name that is still to be thought of."""

@@ -41,10 +41,14 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
     },
     "Eggs and clusters": {
         "egg": Lazy(f"{_COMMANDS}.egg:egg", "Write, check, pack and import eggs."),
-        "cluster": Lazy(f"{_COMMANDS}.cluster:cluster", "Add, list, show, test and delete clusters."),
+        "instances": Lazy(
+            f"{_COMMANDS}.instances:instances", "List the instances of all clusters, ours or not."
+        ),
+        "cluster": Lazy(f"{_COMMANDS}.cluster:cluster", "Connect, look at, change and test clusters."),
     },
     "Server and access": {
         "serve": Lazy(f"{_COMMANDS}.serve:serve", "Run the server."),
+        "agent": Lazy(f"{_COMMANDS}.agent:agent", "Serve a cluster from beside its hypervisor."),
         "admin-token": Lazy(f"{_COMMANDS}.serve:admin_token", "Renew the administrator's token."),
         "login": Lazy(f"{_COMMANDS}.contexts:login", "Log in to a server and remember it."),
         "context": Lazy(f"{_COMMANDS}.contexts:context", "List, choose and forget servers."),

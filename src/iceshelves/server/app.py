@@ -17,13 +17,30 @@ from iceshelves.core.errors import IceShelvesError
 from iceshelves.deploy import catalogue
 from iceshelves.deploy.control import ControlPlane
 from iceshelves.server import problems
-from iceshelves.server.api import access, clusters, deployments, eggs, events, execution, meta, operations
+from iceshelves.server.api import (
+    access,
+    agents,
+    clusters,
+    deployments,
+    eggs,
+    events,
+    execution,
+    inventory,
+    members,
+    meta,
+    mirror,
+    operations,
+    original_agent,
+)
 from iceshelves.server.call import Closing, Services
 from iceshelves.server.description import Description
 from iceshelves.server.metrics import Figures
 from iceshelves.server.middleware import BoundedBody, Counted, Envelope
 
-_SUBJECTS: Final = (meta, access, eggs, clusters, deployments, operations, events)
+_SUBJECTS: Final = (
+    meta, access, eggs, clusters, members, inventory, agents, original_agent, mirror, deployments, operations,
+    events,
+)  # fmt: skip
 
 
 def create_app(control: ControlPlane) -> FastAPI:
@@ -58,7 +75,7 @@ def create_app(control: ControlPlane) -> FastAPI:
             HTTPException: problems.on_http,
         },
     )
-    app.state.services = Services(control, control.authenticator, Closing())
+    app.state.services = Services(control, control.authenticator, Closing(control.bus))
     app.state.figures = figures
     app.state.description = Description(app)
     app.router.routes.extend(all_routes())
@@ -67,4 +84,9 @@ def create_app(control: ControlPlane) -> FastAPI:
 
 def all_routes() -> list[BaseRoute]:
     """Every route of the server."""
-    return [*(route for subject in _SUBJECTS for route in subject.routes.routes), *execution.routes]
+    return [
+        *(route for subject in _SUBJECTS for route in subject.routes.routes),
+        *execution.routes,
+        *agents.streams,
+        *original_agent.wire,
+    ]

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection, Request
 
 from iceshelves.access.policy import Actor
 from iceshelves.access.tokens import Authenticator
+from iceshelves.core.bus import Bus
 from iceshelves.core.secret import Secret
 from iceshelves.deploy.control import ControlPlane
 
@@ -17,8 +18,14 @@ from iceshelves.deploy.control import ControlPlane
 class Closing:
     """Whether the server is about to stop: streams end then, and their readers resume elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: Bus) -> None:
         self.begun = False
+        self._bus = bus
+
+    def begin(self) -> None:
+        """Have everything that waits end now."""
+        self.begun = True
+        self._bus.wake_all()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,10 @@ class Description:
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas.update(_schemas(routes))
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["components"]["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"},
+            "agentKey": {"type": "apiKey", "in": "header", "name": "X-Agent-Key"},
+        }
         for route in routes:
             for method in (route.methods or set()) if route.include_in_schema else ():
                 _complete(document["paths"][route.path_format][method.lower()], route, schemas)
@@ -87,7 +90,10 @@ def _complete(operation: dict[str, Any], route: GuardedRoute, schemas: dict[str,
         **{str(answer.status): answer.describe() for answer in route.answers},
         **{str(status): _error(status) for status in _statuses(operation, route)},
     }
-    if route.access != "public":
+    if route.access == "agent":
+        operation["security"] = [{"agentKey": []}, {"token": []}]
+        operation["x-permission"] = "agent"
+    elif route.access != "public":
         operation["security"] = [{"token": []}]
         operation["x-permission"] = str(route.access)
         if not (route.methods or set()) <= {"GET"}:
@@ -127,9 +133,9 @@ def _statuses(operation: dict[str, Any], route: GuardedRoute) -> list[int]:
         found.add(413)
     if route.access != "public":
         found.add(401)
-        if route.access != "any":
+        if route.access not in ("any", "agent"):
             found.add(403)
-        if not (route.methods or set()) <= {"GET"}:
+        if route.access != "agent" and not (route.methods or set()) <= {"GET"}:
             found |= {400, 409}  # the idempotency key
     return sorted(found - {answer.status for answer in route.answers})
 

@@ -22,17 +22,21 @@ from iceshelves.access.policy import Actor, Permission
 from iceshelves.core.bounded import load_json
 from iceshelves.core.errors import Denied, InvalidInput, Unauthenticated
 from iceshelves.core.secret import Secret
+from iceshelves.deploy.agents import Known
 from iceshelves.server import idempotency
 from iceshelves.server.answers import Answer
 from iceshelves.server.call import Call, Services, request_id_of, services_of
 
 BASE: Final = "/iceshelves"
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-#: what a route asks of its caller: a permission, nothing but to be somebody, or nothing at all
-Access = Permission | Literal["any", "public"]
+#: what a route asks of its caller: a permission, to be somebody, an agent's key, or nothing at all
+Access = Permission | Literal["any", "agent", "public"]
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_JSON: Final = 1024 * 1024
 _MAX_NODES: Final = 20_000
+#: an agent reports many lines, and all of its hypervisor's instances
+_MAX_REPORT: Final = 8 * 1024 * 1024
+_MAX_REPORT_NODES: Final = 200_000
 
 
 class GuardedRoute(APIRoute):
@@ -61,7 +65,10 @@ class GuardedRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             if self.access == "public":
-                return await inner(request)
+                return await inner(BoundedRequest(request.scope, request.receive))
+            if self.access == "agent":
+                request.state.agent = await admit_agent(request)
+                return await inner(ReportRequest(request.scope, request.receive))
             call = await admit(request, self.access)
             request.state.call = call
             bounded = BoundedRequest(request.scope, request.receive)
@@ -119,10 +126,22 @@ _PLAIN: Final = str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
 class BoundedRequest(Request):
     """A request whose JSON is read within bounds: size, depth, number of values, keys given once."""
 
+    max_bytes = _MAX_JSON
+    max_nodes = _MAX_NODES
+
     async def json(self) -> Any:
         """The body.  Raises :class:`InvalidInput` naming the line."""
         body = await self.body()
-        return load_json(body, source="The request's body", max_bytes=_MAX_JSON, max_nodes=_MAX_NODES)
+        return load_json(
+            body, source="The request's body", max_bytes=self.max_bytes, max_nodes=self.max_nodes
+        )
+
+
+class ReportRequest(BoundedRequest):
+    """The same for what an agent sends."""
+
+    max_bytes = _MAX_REPORT
+    max_nodes = _MAX_REPORT_NODES
 
 
 async def admit(connection: HTTPConnection, access: Permission | Literal["any"]) -> Call:
@@ -145,6 +164,13 @@ async def admit_token(
             await run_in_threadpool(_note_refusal, call, actor, access, scope)
             raise
     return call
+
+
+async def admit_agent(connection: HTTPConnection) -> Known:
+    """Which agent calls.  Its key comes as a bearer token, or in the original's header ``X-Agent-Key``."""
+    shown = connection.headers.get("x-agent-key")
+    key = Secret(shown) if shown else bearer(connection.headers.get("authorization", ""))
+    return await run_in_threadpool(services_of(connection).control.agents.identify, key.reveal())
 
 
 def bearer(header: str) -> Secret:

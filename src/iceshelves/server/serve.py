@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 
         All work is durable and goes on at the next start, so nothing is worth waiting longer for.
         """
-        self._closing.begun = True
+        self._closing.begin()
         last_call = threading.Timer(_LAST_CALL, os._exit, (0,))
         last_call.daemon = True
         last_call.start()

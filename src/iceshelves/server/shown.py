@@ -9,16 +9,7 @@ from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
 from iceshelves.core.secret import redact
-from iceshelves.deploy.clusters import ClusterReport
 from iceshelves.eggs import Egg, Parameters, Rendered
-from iceshelves.server.schemas.clusters import (
-    ClusterCheck,
-    ClusterDetail,
-    ClusterHealth,
-    ClusterMetadata,
-    ClusterTest,
-    ClusterTestDetails,
-)
 from iceshelves.server.schemas.common import Failure, FoundFinding, Named
 from iceshelves.server.schemas.deployments import (
     DeploymentDetail,
@@ -87,36 +78,6 @@ def rendered(found: Rendered, parameters: Parameters) -> RenderedEgg:
 def findings(found: Iterable[object]) -> list[FoundFinding]:
     """What lint found."""
     return [FoundFinding.model_validate(finding) for finding in found]
-
-
-def cluster(row: Row) -> ClusterDetail:
-    """One cluster, with what its last test found."""
-    server = dict(row.server_info)
-    return ClusterDetail(
-        **{
-            name: getattr(row, name)
-            for name in ClusterDetail.model_fields
-            if name not in ("auth_type", "metadata", "health")
-        },
-        auth_type="unix",
-        metadata=ClusterMetadata(
-            members=server.pop("members", []), resources=server.pop("resources", {}), server=server
-        ),
-        health=ClusterHealth(status=row.status, message=row.status_message, checked_at=row.last_check),
-    )
-
-
-def cluster_test(report: ClusterReport) -> ClusterTest:
-    """What a test found."""
-    return ClusterTest(
-        status=report.status,
-        details=ClusterTestDetails(
-            message=report.message,
-            server_version=report.server.version if report.server else None,
-            api_version=report.server.api_version if report.server else None,
-            checks=[ClusterCheck.model_validate(check) for check in report.checks],
-        ),
-    )
 
 
 def operation(row: Row, steps: Iterable[Row]) -> OperationItem:

@@ -6,7 +6,7 @@ import sys
 import click
 import pytest
 
-from iceshelves.cli.commands import egg
+from iceshelves.cli.commands import cluster, egg
 from iceshelves.cli.main import SECTIONS, cli, run
 
 #: each of these alone costs as much as the whole of ``--help`` may
@@ -24,7 +24,7 @@ SLOW = {
 }
 LAZIES = {
     " ".join([*path, name]): lazy
-    for path, sections in (((), SECTIONS), (("egg",), egg.SECTIONS))
+    for path, sections in (((), SECTIONS), (("egg",), egg.SECTIONS), (("cluster",), cluster.SECTIONS))
     for entries in sections.values()
     for name, lazy in entries.items()
 }

@@ -9,7 +9,9 @@ from starlette.routing import BaseRoute
 from starlette.testclient import WebSocketDenialResponse
 
 from iceshelves.access.policy import GRANTS, Permission, Role
+from iceshelves.server.api.agents import AgentWebSocket
 from iceshelves.server.api.execution import GuardedWebSocket
+from iceshelves.server.api.original_agent import OriginalRoute
 from iceshelves.server.app import all_routes
 from iceshelves.server.routes import Access, GuardedRoute
 
@@ -17,8 +19,12 @@ from iceshelves.server.routes import Access, GuardedRoute
 PUBLIC = {
     "/iceshelves", "/iceshelves/", "/iceshelves/api", "/iceshelves/api/openapi.json", "/iceshelves/health",
     "/iceshelves/healthz", "/iceshelves/api/health", "/iceshelves/api/healthz",
+    "/iceshelves/api/agent/v1/enroll",  # the one-time token in its body is what lets an agent in
 }  # fmt: skip
-PLACES = {"egg": "hello-web", "cluster": "lab", "deployment": "1", "operation": "0-0", "user": "1"}
+PLACES = {
+    "egg": "hello-web", "cluster": "lab", "deployment": "1", "operation": "0-0", "user": "1", "member": "m1",
+    "server": "images",
+}  # fmt: skip
 ROLES = {"viewer": Role.VIEWER, "operator": Role.OPERATOR, "admin": Role.ADMIN}
 
 
@@ -35,6 +41,10 @@ def private() -> list[Any]:
     ]
 
 
+def is_agents(entry: Any) -> bool:
+    return bool(entry.values[0].access == "agent")
+
+
 def concrete(route: GuardedRoute, **places: str) -> str:
     return route.path.removeprefix("/iceshelves").format(**{**PLACES, **places})
 
@@ -43,8 +53,8 @@ def test_every_route_of_the_application_is_guarded(shared_server: Any) -> None:
     routes: list[BaseRoute] = shared_server.client.app.routes
     assert len(routes) > 40
     for route in routes:
-        assert isinstance(route, GuardedRoute | GuardedWebSocket), route
-        assert isinstance(route.access, Permission) or route.access in ("any", "public")
+        assert isinstance(route, GuardedRoute | GuardedWebSocket | AgentWebSocket), route
+        assert isinstance(route.access, Permission) or route.access in ("any", "agent", "public")
 
 
 def test_only_these_are_public() -> None:
@@ -60,19 +70,23 @@ def test_a_route_without_access_cannot_be_made() -> None:
 @pytest.mark.parametrize(("route", "method"), private())
 def test_nobody_is_let_in(shared_server: Any, route: GuardedRoute, method: str) -> None:
     path = f"/iceshelves{concrete(route)}"
+    unknown = "invalid_agent_key" if route.access == "agent" else "invalid_token"
     for headers, code in (
         ({}, "token_missing"),
         ({"Authorization": "Basic YWRtaW46YWRtaW4="}, "token_missing"),
-        ({"Authorization": "Bearer isv_" + "0" * 43}, "invalid_token"),
+        ({"Authorization": "Bearer isv_" + "0" * 43}, unknown),
     ):
         answer = shared_server.client.request(method, path, headers=headers, content=b"{")
         assert answer.status_code == 401
+        if isinstance(route, OriginalRoute):
+            assert answer.json() == {"error": "Invalid agent key"}
+            continue
         assert answer.json()["error_code"] == code
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("who", sorted(ROLES))
-@pytest.mark.parametrize(("route", "method"), private())
+@pytest.mark.parametrize(("route", "method"), [entry for entry in private() if not is_agents(entry)])
 def test_role(shared_server: Any, route: GuardedRoute, method: str, who: str) -> None:
     """Whom the role does not allow gets 403 before anything is read; the others get past it."""
     if "events" in route.path:
@@ -112,8 +126,17 @@ def test_exec_needs_its_permission(shared_server: Any) -> None:
         assert refused.value.headers["content-type"] == "application/problem+json"
 
 
+def body_for(route: GuardedRoute, method: str) -> dict[str, Any]:
+    """A body that the route takes: what is wrong with it would be told before whose object it is."""
+    if "accept-" in route.path:
+        return {"fingerprint": "0" * 64}
+    if method == "PATCH":
+        return {"description": "x"} if "clusters" in route.path else {"is_active": False}
+    return {}
+
+
 def with_places() -> list[Any]:
-    return [param for param in private() if "{" in param.values[0].path]
+    return [param for param in private() if "{" in param.values[0].path and not is_agents(param)]
 
 
 @pytest.mark.parametrize(("route", "method"), with_places())
@@ -124,8 +147,7 @@ def test_another_tenants_object_answers_like_none(
     operation = shared_server.get("/api/operations").json()["operations"][0]["id"]
     numbers = {"egg": "1", "cluster": "1", "deployment": "1", "operation": operation, "user": "1"}
     absent = {"egg": "99", "cluster": "99", "deployment": "99", "operation": "0" * 36, "user": "99"}
-    body = {"is_active": False} if method == "PATCH" else {}
-    content = {"json": body} if route.body_field is not None else {}
+    content = {"json": body_for(route, method)} if route.body_field is not None else {}
     theirs = shared_server.call(method, concrete(route, **numbers), "stranger", **content)
     nothing = shared_server.call(method, concrete(route, **absent), "stranger", **content)
     assert theirs.status_code == nothing.status_code == 404, theirs.text

@@ -142,14 +142,6 @@ def test_a_cluster_shows_what_its_test_found(server: Any) -> None:
     assert shown["metadata"]["members"]
 
 
-@pytest.mark.parametrize("method", ["direct-api", "ssh", "agent-poll"])
-def test_documented_connections_to_come_are_refused_with_a_hint(server: Any, method: str) -> None:
-    body = {"name": "far", "connection_method": method, "endpoint_url": "https://far:8443"}
-    answer = server.post("/api/clusters", json=body)
-    assert (answer.status_code, answer.json()["error_code"]) == (400, "unsupported_connection")
-    assert answer.json()["hint"]
-
-
 def test_a_cluster_with_deployments_stays(server: Any) -> None:
     server.deploy()
     answer = server.call("DELETE", "/api/clusters/lab")

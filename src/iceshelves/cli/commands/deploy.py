@@ -97,7 +97,9 @@ def _wish_options(command: Callable[_P, _R]) -> Callable[..., _R]:
 @click.argument("address", metavar="CLUSTER:NAME", shell_complete=complete_new_place)
 @_wish_options
 @click.option("--vm", is_flag=True, help="A virtual machine instead of a container.")
-@click.option("--member", metavar="NAME", help="The member of the cluster to place it on.")
+@click.option(
+    "--member", metavar="NAME", help="The member to place it on; 'auto' has most room.  [default: auto]"
+)
 @click.option(
     "--profile", "profiles", metavar="NAME", multiple=True, help="A profile of the cluster; may be repeated."
 )

@@ -14,8 +14,8 @@ import click
 
 from iceshelves import __version__
 from iceshelves.cli.app import App, pass_app
+from iceshelves.cli.checks import check_line, state_of
 from iceshelves.cli.client import segment
-from iceshelves.cli.commands.cluster import check_line
 from iceshelves.cli.output import Output, output_options
 from iceshelves.cli.problems import ERROR
 from iceshelves.cli.text import printable
@@ -135,7 +135,9 @@ def _cluster_checks(app: App, name: str) -> Iterator[Check]:
     details = report.get("details") or {}
     for check in details.get("checks") or []:
         title = f"cluster {name}: {check['name']}"
-        yield Check(title, bool(check["ok"]), str(check.get("message") or ""), check.get("remedy"))
+        tried = state_of(check) != "not_tried"
+        message = str(check.get("message") or "") if tried else "not tried"
+        yield Check(title, bool(check["ok"]) if tried else None, message, check.get("remedy"))
     if not details.get("checks"):
         yield Check(f"cluster {name}", report.get("status") == "active", str(details.get("message") or ""))
 

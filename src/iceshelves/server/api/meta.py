@@ -26,7 +26,8 @@ API_VERSION: Final = "1.0"
 EXTENSIONS: Final = (
     "problem_details", "idempotency_keys", "operations", "operation_cancel", "sse", "revisions", "rollback",
     "retry", "parameters", "egg_versions", "egg_archives", "egg_lint", "egg_render", "exec", "tokens",
-    "users", "audit", "request_ids", "names_as_ids", "deployment_filters", "log_cursor",
+    "users", "audit", "request_ids", "names_as_ids", "deployment_filters", "log_cursor", "cluster_members",
+    "inventory", "adoption", "connection_methods", "cluster_look", "cluster_change", "cluster_trust",
 )  # fmt: skip
 
 FACTS: Final = Item(ServerFacts, description="What this server is")
