@@ -16,13 +16,13 @@ environment: ## the Python environment in .venv, with everything for development
 	environment_current requirements-dev.lock || build_environment requirements.lock requirements-dev.lock
 
 .PHONY: check
-check: environment ## format, lint, types, import contracts, unit tests: under a minute, run it all day
+check: environment ## format, lint, types, import contracts, the quick unit tests: about a minute
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@MYPYPATH=tests $(BIN)/mypy --no-error-summary --explicit-package-bases tests/testbed
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q -n 2 -m "not slow" tests/unit
 
 .PHONY: format
 format: environment ## rewrite the code in the one format
