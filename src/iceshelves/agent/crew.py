@@ -9,11 +9,11 @@ from typing import Final
 
 from iceshelves.agent.desk import AgentDesk, DiskJournal, job_of
 from iceshelves.agent.disk import Disk
-from iceshelves.core.errors import IceShelvesError
+from iceshelves.core.errors import IceShelvesError, Unsupported
 from iceshelves.core.log import logger
 from iceshelves.deploy.execution import Execution, internal_error
 from iceshelves.deploy.job import Ending
-from iceshelves.deploy.messages import Claim
+from iceshelves.deploy.messages import Claim, End
 from iceshelves.deploy.plans import Plans
 from iceshelves.deploy.states import OperationStatus
 from iceshelves.providers.base import Provider
@@ -45,11 +45,11 @@ class Crew:
         self._disk.hold(claim, time.time() + claim.seconds_left)
         if (desk := self._desks.get(claim.operation)) is not None:
             desk.fence = claim.fence
-        else:
+        elif claim.operation not in self._tasks:
             self._start(claim)
 
     def go_on(self) -> None:
-        """Take up what was cut off, once the server has said which of it is still ours."""
+        """Take up what is held and does not run: it was cut off, by a kill or by a fault of our own."""
         for operation in self._disk.held():
             claim = self._disk.claim(operation)
             if claim is not None and operation not in self._tasks:
@@ -71,6 +71,7 @@ class Crew:
     def drop(self, operation: str) -> None:
         """Stop where it is and forget: it is not ours any more."""
         log.warning("operation %s is not this agent's any more", operation)
+        self._desks.pop(operation, None)
         if (task := self._tasks.get(operation)) is not None:
             task.cancel()
         self._disk.forget(operation)
@@ -99,9 +100,16 @@ class Crew:
         self._wake()
 
     async def _carry_out(self, claim: Claim) -> None:
-        job = job_of(claim)
-        desk = self._desks[claim.operation] = AgentDesk(self._disk, job, claim.fence, self._wake)
         cancel = self._cancels[claim.operation] = asyncio.Event()
+        try:
+            job = job_of(claim)
+        except (ValueError, TypeError) as error:
+            log.error("operation %s cannot be read: %s", claim.operation, error)
+            end = End(claim.fence, OperationStatus.FAILED, _too_old(error).to_json())
+            self._disk.put_ending(claim.operation, end)  # forgotten once the server has it
+            self._wake()
+            return
+        desk = self._desks[claim.operation] = AgentDesk(self._disk, job, claim.fence, self._wake)
         log.info("%s %s: begun", job.kind, job.spec.instance)
         try:
             execution = Execution(job, desk, self._provider, cancel, self._plans)
@@ -118,3 +126,11 @@ class Crew:
         log.error("operation %s is given up: %s", claim.operation, error)
         if self._disk.look_up(claim.operation) is not None:
             await desk.end(Ending(OperationStatus.FAILED, error.to_json(), {}, clean=False))
+
+
+def _too_old(error: Exception) -> Unsupported:
+    return Unsupported(
+        f"The cluster's agent does not know all that this deployment is made of: {error}.",
+        code="agent_too_old",
+        hint="Bring the agent to the version of the server, then retry the deployment.",
+    )

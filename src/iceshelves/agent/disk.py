@@ -7,6 +7,7 @@ gaps, so that the server knows again what it was told before.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterable
@@ -29,7 +30,9 @@ CREATE TABLE IF NOT EXISTS held (
 CREATE TABLE IF NOT EXISTS done (
     operation TEXT NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL, PRIMARY KEY (operation, name)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS entries (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, operation TEXT NOT NULL, entry TEXT NOT NULL
+);
 """
 
 
@@ -49,8 +52,10 @@ class Disk:
     def __init__(self, file: Path) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its journal is made alike
             self._database = sqlite3.connect(file, isolation_level=None)
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-256"):
+            # numbers that the server has seen must not be lost with the power
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-256"):
                 self._database.execute(f"PRAGMA {pragma}")
             self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
@@ -59,7 +64,6 @@ class Disk:
                 code="record_unusable",
                 hint="Give another folder with --state, or mend its rights.",
             ) from error
-        file.chmod(0o600)
         self.spool: Final = self._spool()
         self._last = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'entries'") or 0
 
@@ -146,8 +150,8 @@ class Disk:
             for entry in rows:
                 number = self._last + 1
                 self._database.execute(
-                    "INSERT INTO entries VALUES (?, ?)",
-                    (number, json.dumps(asdict(replace(entry, number=number)))),
+                    "INSERT INTO entries VALUES (?, ?, ?)",
+                    (number, entry.operation, json.dumps(asdict(replace(entry, number=number)))),
                 )
                 self._last = number
                 if entry.source == "guest" and entry.kind == "log":
@@ -167,6 +171,28 @@ class Disk:
                 break
             found.append(decode(Entry, json.loads(text)))
         return found
+
+    def waiting_after(self, number: int) -> set[str]:
+        """The operations that have entries beyond ``number`` to tell."""
+        rows = self._database.execute("SELECT DISTINCT operation FROM entries WHERE number > ?", (number,))
+        return {operation for (operation,) in rows}
+
+    def go_on_after(self, number: int) -> None:
+        """The server has seen numbers up to ``number``: an older copy of the file must not use them again."""
+        if number <= self._last:
+            self.told(number)
+            return
+        with self._database:
+            rows = self._database.execute("SELECT entry FROM entries ORDER BY number").fetchall()
+            self._database.execute("DELETE FROM entries")
+            self._last = number
+            for (text,) in rows:
+                self._last += 1
+                entry = replace(decode(Entry, json.loads(text)), number=self._last)
+                self._database.execute(
+                    "INSERT INTO entries VALUES (?, ?, ?)",
+                    (self._last, entry.operation, json.dumps(asdict(entry))),
+                )
 
     def told(self, number: int) -> None:
         """The server has everything up to ``number``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ _FULL_READ_SECONDS: Final = 600.0
 _GATHER: Final = 0.5
 #: the bound of the message; beyond it the list is cut
 _MOST_INSTANCES: Final = 5000
+_MOST_WORDS: Final = 1000
 
 log: Final = logger(__name__)
 
@@ -41,7 +43,10 @@ class Hypervisor:
         self._socket = socket
         self._mirror = mirror
         self._wake = wake
-        self._settings: AgentSettings | None = None
+        self._family = "incus"
+        #: what of the settings the provider was opened with
+        self._opened: tuple[object, ...] | None = None
+        self._opening = asyncio.Lock()
         self._provider: Provider | None = None
         self._ready = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
@@ -54,8 +59,7 @@ class Hypervisor:
     @property
     def socket(self) -> str:
         """The daemon's socket."""
-        family = self._settings.provider if self._settings is not None else "incus"
-        usual = _USUAL.get(family, ("",))
+        usual = _USUAL.get(self._family, ("",))
         return self._socket or next((path for path in usual if Path(path).is_socket()), usual[0])
 
     async def provider(self) -> Provider:
@@ -66,16 +70,25 @@ class Hypervisor:
         return self._provider
 
     async def apply(self, settings: AgentSettings) -> None:
-        """Use what the server decided; only a change opens the hypervisor anew."""
-        if self._settings is not None and _opens(self._settings) == _opens(settings):
-            self._settings = settings
-            return
-        await self.close()
-        self._settings = settings
-        self._provider = open_provider(settings.provider, await self._connection(settings))
-        self._ready.set()
-        self._watcher = asyncio.create_task(self._watch(self._provider))
-        self._beat = asyncio.create_task(self._keep_looking(self._provider))
+        """Use what the server decided; only a change opens the hypervisor anew.
+
+        What cannot be opened is told as the hypervisor's health, and tried again at the next poll.
+        """
+        async with self._opening:
+            if self._opened == _opens(settings):
+                return
+            await self.close()
+            self._family = settings.provider
+            try:
+                provider = open_provider(settings.provider, await self._connection(settings))
+            except IceShelvesError as error:
+                log.warning("the hypervisor cannot be opened: %s", error)
+                self.health = Health(ok=False, message=error.message[:_MOST_WORDS])
+                return
+            self._provider, self._opened = provider, _opens(settings)
+            self._ready.set()
+            self._watcher = asyncio.create_task(_for_ever(partial(self._watch, provider)))
+            self._beat = asyncio.create_task(_for_ever(partial(self._keep_looking, provider)))
 
     def tell_again(self, instances: list[SeenInstance] | None) -> None:
         """The server did not get them; unless there is something newer, they are told at the next poll."""
@@ -85,6 +98,7 @@ class Hypervisor:
     async def close(self) -> None:
         """Let go of the hypervisor."""
         self._ready.clear()
+        self._opened = None
         for task in (self._watcher, self._beat):
             if task is not None:
                 task.cancel()
@@ -113,12 +127,7 @@ class Hypervisor:
         async def notice(_event: InventoryEvent) -> None:
             self._changed.set()
 
-        while True:
-            try:
-                await inventory.watch(notice)
-            except IceShelvesError as error:
-                log.debug("the event stream has ended: %s", error)
-            await asyncio.sleep(_HEALTH_SECONDS)
+        await inventory.watch(notice)
 
     async def _keep_looking(self, provider: Provider) -> None:
         """Health at every beat; everything that is there after a change, and now and then in any case."""
@@ -153,6 +162,18 @@ class Hypervisor:
         return True
 
 
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work`` again whenever it ends, however it ends."""
+    while True:
+        try:
+            await work()
+        except IceShelvesError as error:
+            log.debug("tried again: %s", error)
+        except Exception:
+            log.exception("looking at the hypervisor failed; it is tried again")
+        await asyncio.sleep(_HEALTH_SECONDS)
+
+
 async def _health_of(provider: Provider) -> Health:
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
@@ -162,10 +183,10 @@ async def _health_of(provider: Provider) -> Health:
     except TimeoutError:
         return Health(ok=False, message=f"The hypervisor did not answer within {_PROBE_SECONDS:.0f} s.")
     except IceShelvesError as error:
-        return Health(ok=False, message=error.message)
+        return Health(ok=False, message=error.message[:_MOST_WORDS])
     return Health(
         ok=True,
-        message=f"{server.family} {server.version} on {server.name}",
+        message=f"{server.family} {server.version} on {server.name}"[:_MOST_WORDS],
         server={
             "family": server.family,
             "version": server.version,
@@ -184,7 +205,7 @@ def _seen(instance: Instance) -> SeenInstance:
         kind=instance.kind,
         power=instance.power,
         architecture=instance.architecture[:32],
-        member=instance.member,
+        member=None if instance.member is None else instance.member[:63],
         image=instance.image[:64],
         description=instance.description[:1000],
         mark=None if instance.mark is None else dataclasses.asdict(instance.mark),

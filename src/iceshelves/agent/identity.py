@@ -38,6 +38,9 @@ class Identity:
             stream.flush()
             os.fsync(stream.fileno())
         draft.replace(state / _FILE)
+        folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def load(state: Path) -> Identity:

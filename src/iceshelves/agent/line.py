@@ -54,8 +54,8 @@ class Line:
     async def poll(self, identity: Identity, poll: Poll) -> PollAnswer:
         """The one round trip.
 
-        Raises :class:`Unauthenticated` for a key that is not good any more, :class:`Conflict` where another
-        agent uses it, ``Temporary`` while the server is away.
+        Raises :class:`Unauthenticated` for a key that is not good any more, and ``Temporary`` for what may
+        pass: the server is away, or another agent uses the key.
         """
         deadline = poll.hold + _ANSWER_SECONDS
         raw = await self._post("/api/agent/v1/poll", poll, _authorised(identity), deadline)
@@ -69,9 +69,14 @@ class Line:
         """
         where = f"{self._server}/api/agent/v1/streams/{quote(stream, safe='')}"
         try:
-            socket = await self._open().ws_connect(
-                where, headers=_authorised(identity), max_msg_size=_MAX_ANSWER, ssl=self._tls, heartbeat=20.0
-            )
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                socket = await self._open().ws_connect(
+                    where,
+                    headers=_authorised(identity),
+                    max_msg_size=_MAX_ANSWER,
+                    ssl=self._tls,
+                    heartbeat=20.0,
+                )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _away(self._server, error) from error
         try:

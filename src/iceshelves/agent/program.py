@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import os
 import random
@@ -27,7 +28,7 @@ from iceshelves.agent.identity import Identity
 from iceshelves.agent.line import Dial, Line
 from iceshelves.agent.mirror import Mirror, Wanted
 from iceshelves.core import log
-from iceshelves.core.errors import Conflict, IceShelvesError, Temporary
+from iceshelves.core.errors import Conflict, IceShelvesError, Temporary, Unauthenticated
 from iceshelves.core.log import logger
 from iceshelves.deploy.messages import MOST_ENTRIES, Enrolment, Poll, PollAnswer
 
@@ -37,6 +38,8 @@ _HOLD: Final = 20.0
 _LIVE_REPORT: Final = 0.2
 _WORKING_REPORT: Final = 5.0
 _REPORT_BYTES: Final = 400_000
+#: seconds for which a stream that has ended counts as come for
+_TRIED_SECONDS: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 #: glibc's malloc.h
 _M_TRIM_THRESHOLD: Final = -1
@@ -164,20 +167,23 @@ class Program:
                 while await self._round(wants_work=False):
                     pass  # there was more than one report could hold
             except Temporary as error:
-                _log.debug("a report waits: %s", error)
+                _log.debug("a report waits: %s", error.message)
                 await asyncio.sleep(error.delay)
                 self._report.set()
 
     async def _round(self, *, wants_work: bool) -> bool:
         """One poll; whether entries are left to tell."""
+        identity = self._identity
         instances, self._hypervisor.instances = self._hypervisor.instances, None
-        entries = self._disk.untold(MOST_ENTRIES, _REPORT_BYTES)
+        # which numbers the server has seen is not known before its first answer
+        entries = self._disk.untold(MOST_ENTRIES, _REPORT_BYTES) if self._confirmed else []
+        unsaid = self._disk.waiting_after(entries[-1].number if entries else 0)
         poll = Poll(
             spool=self._disk.spool,
             host=sockets.gethostname(),
             version=__version__,
             entries=entries,
-            ends=self._disk.endings(),
+            ends={held: end for held, end in self._disk.endings().items() if held not in unsaid},
             running=self._disk.held(),
             stopping=self._disk.cancelled(),
             coming=list(self._streams),
@@ -187,9 +193,11 @@ class Program:
             instances=instances,
         )
         try:
-            answer = await self._line.poll(self._identity, poll)
-        except BaseException:
+            answer = await self._line.poll(identity, poll)
+        except BaseException as error:
             self._hypervisor.tell_again(instances)
+            if isinstance(error, Unauthenticated) and self._identity.key != identity.key:
+                raise Temporary("The key was renewed meanwhile.", code="key_renewed", delay=0.1) from error
             raise
         await self._apply(answer)
         return len(self._disk.untold(1, _REPORT_BYTES)) > 0 and bool(entries)
@@ -200,7 +208,10 @@ class Program:
             self._identity.save(self._state)
         self._long_poll = answer.settings.long_poll
         self._interval = float(answer.settings.poll_interval)
-        self._disk.told(answer.taken)
+        if self._confirmed:
+            self._disk.told(answer.taken)
+        else:
+            self._disk.go_on_after(answer.taken)
         for operation in answer.drop:
             self._crew.drop(operation)
         for operation, verdict in answer.ended.items():
@@ -210,10 +221,14 @@ class Program:
             self._crew.cancel(operation)
         if not self._confirmed:
             self._confirmed = True
-            self._crew.go_on()
-            _log.info("serving the cluster %s of %s", self._identity.cluster, self._identity.server)
+            self._report.set()
+            said = (
+                f"IceShelves agent {__version__} serves {self._identity.cluster} of {self._identity.server}"
+            )
+            print(said, flush=True)  # noqa: T201  (the line that whoever started it waits for)
         for claim in answer.work:
             self._crew.take(claim)
+        self._crew.go_on()
         for operation in answer.cancel:  # one that was claimed in the same answer
             self._crew.cancel(operation)
         for stream in answer.streams:
@@ -227,7 +242,9 @@ class Program:
             return
         task = asyncio.create_task(self._carry(stream))
         self._streams[stream] = task
-        task.add_done_callback(lambda _task: self._streams.pop(stream, None))
+        # one that failed at once is not come for again before the server has given it up
+        forget = functools.partial(self._streams.pop, stream, None)
+        task.add_done_callback(lambda task: task.get_loop().call_later(_TRIED_SECONDS, forget))
 
     async def _carry(self, stream: str) -> None:
         try:

@@ -40,7 +40,7 @@ WantedBy=multi-user.target
 def text(state: Path) -> str:
     """The unit for an agent whose state is in ``state``."""
     command = [sys.executable, "-m", "iceshelves", "agent", "--state", str(state)]
-    return _TEXT.format(command=shlex.join(command).replace("%", "%%"))
+    return _TEXT.format(command=shlex.join(command).replace("%", "%%").replace("$", "$$"))
 
 
 def install(state: Path) -> Path:

@@ -96,7 +96,7 @@ class Keys:
 
 class _Source(_Stored):
     name: Annotated[str, Field(pattern=f"^{OBJECT_NAME.pattern}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
 
 
 class _IncusOptions(_Stored):

@@ -36,6 +36,7 @@ from iceshelves.core.errors import (
 )
 from iceshelves.core.log import logger
 from iceshelves.core.secret import Secret
+from iceshelves.core.text import storable
 from iceshelves.core.threads import in_thread
 from iceshelves.deploy import claims, records
 from iceshelves.deploy.agent_streams import AgentStreams
@@ -67,12 +68,12 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An agent that has shown its key.  ``former``: it was the key before the last rotation."""
+    """An agent that has shown its key, of which ``shown`` is the hash."""
 
     agent_id: int
     cluster_id: int
     tenant_id: int
-    former: bool
+    shown: str
 
 
 @dataclass(slots=True)
@@ -95,6 +96,8 @@ class Agents:
         self._runner = runner
         self._default_limit = default_limit
         self.streams = AgentStreams()
+        #: the newest poll for work of each agent
+        self._turns: dict[int, object] = {}
         #: told of each operation that waits for an agent, in a thread
         self.on_waiting: Callable[[str], None] | None = None
 
@@ -142,7 +145,9 @@ class Agents:
             agent.spool, agent.taken, agent.last_seen = "", 0, None
             actor = replace(system_actor(agent.tenant_id), name=f"agent:{cluster.name}"[:63])
             audit.record(session, actor, "agent.enrol", cluster.name, details={"host": enrolment.host})
-            return Enrolled(cluster=cluster.name, key=key, settings=self._settings(agent, cluster))
+            enrolled = Enrolled(cluster=cluster.name, key=key, settings=self._settings(agent, cluster))
+        self._bus.publish(_topic(cluster.id))  # a poll that a former agent holds ends now
+        return enrolled
 
     def rotate(self, actor: Actor, cluster_id: int, request_id: str = "") -> None:
         """Have the agent use a new key from its next poll on; the present one ends when it does."""
@@ -175,6 +180,7 @@ class Agents:
                 agent.revoked_on = clock.now()
                 agent.enrolment_hash = agent.enrolment_expires = None
             audit.record(session, actor, "agent.revoke", cluster.name, request_id=request_id)
+        self._bus.publish(_topic(cluster_id))  # a poll that is held ends now
 
     def identify(self, key: str) -> Known:
         """Whose key it is.  Raises :class:`Unauthenticated` ``invalid_agent_key`` or ``agent_revoked``."""
@@ -183,20 +189,8 @@ class Agents:
             agent = session.execute(
                 sa.select(Agent).where(sa.or_(Agent.key_hash == shown, Agent.former_key_hash == shown))
             ).scalar_one_or_none()
-            if agent is None:
-                raise Unauthenticated(
-                    "The agent's key is unknown.",
-                    code="invalid_agent_key",
-                    hint="Enrol it again: iceshelves cluster enroll NAME",
-                )
-            if agent.revoked_on is not None:
-                raise Unauthenticated(
-                    "The agent's key has been revoked.",
-                    code="agent_revoked",
-                    hint="Enrol it again if it is to come back: iceshelves cluster enroll NAME",
-                )
-            former = hmac.compare_digest(agent.former_key_hash or "", shown)
-            return Known(agent.id, agent.cluster_id, agent.tenant_id, former)
+            agent = _let_in(agent, shown)
+            return Known(agent.id, agent.cluster_id, agent.tenant_id, shown)
 
     # ---- polling
 
@@ -207,6 +201,10 @@ class Agents:
         ``another_agent`` while another process uses the same key.
         """
         hold = asyncio.get_running_loop().time() + poll.hold
+        turn = object()  # a later poll of this agent ends the wait of this one, whose answer nobody awaits
+        if poll.wants_work:
+            self._turns[known.agent_id] = turn
+            self._bus.publish(_topic(known.cluster_id))
         with self._bus.subscribe(_topic(known.cluster_id)) as woken, contextlib.ExitStack() as stack:
             stack.callback(self.streams.listen(known.cluster_id, woken.wake))
             answer, ended = await in_thread(self._take, known, poll)
@@ -214,6 +212,8 @@ class Agents:
             answer = self._with_streams(known, poll, answer)
             look = 0.0
             while not _says_something(answer) and answer.settings.long_poll and not closing():
+                if self._turns.get(known.agent_id) is not turn:
+                    break
                 now = asyncio.get_running_loop().time()
                 if now >= hold:
                     break
@@ -228,7 +228,8 @@ class Agents:
         with self._database.write() as session:
             agent = session.get_one(Agent, known.agent_id, with_for_update=True)
             cluster = session.get_one(Cluster, known.cluster_id)
-            key = self._next_key(agent, known)
+            _let_in(agent, known.shown)
+            key = self._next_key(agent, known) if poll.wants_work else None
             self._recognise(agent, poll)
             told, refused = claims.take(session, agent, poll.entries)
             ended.told |= told
@@ -243,9 +244,12 @@ class Agents:
                     if verdict:
                         ended.jobs.append((job, ending))
             running = {held: fence for held, fence in poll.running.items() if not verdicts.get(held)}
-            lost = refused.union(claims.renew(session, cluster.id, running))
+            lost = set(claims.renew(session, cluster.id, running, _lease(agent)))
             for operation_id in lost:
                 running.pop(operation_id, None)
+            lost |= refused.difference(running)
+            if poll.wants_work:
+                claims.free_lost(session, cluster.id, running)
             self._note_health(cluster, poll)
             if poll.instances is not None:
                 inventory.record_all(
@@ -258,7 +262,7 @@ class Agents:
                 ended=verdicts,
                 key=key,
             )
-            return self._with_work(session, known, poll, answer, running), ended
+            return self._with_work(session, agent, poll, answer, running), ended
 
     def _look_again(self, known: Known, poll: Poll, answer: PollAnswer) -> PollAnswer:
         """What there is to do now for an agent whose poll is held."""
@@ -267,27 +271,31 @@ class Agents:
             full = len(running) >= answer.settings.limit
             waiting = poll.wants_work and not full and claims.claimable(session, known.cluster_id, running)
             agent = session.get_one(Agent, known.agent_id)
-            rotating = agent.former_key_hash is not None and not known.former
+            _let_in(agent, known.shown)
+            rotating = agent.former_key_hash == known.shown
             cancelled = records.cancel_requested(session, list(running))
+            cluster = session.get_one(Cluster, known.cluster_id)
+            answer = replace(answer, settings=self._settings(agent, cluster))
         if not waiting and not rotating:
             return _with_cancelled(answer, poll, cancelled)
         with self._database.write() as session:
             agent = session.get_one(Agent, known.agent_id, with_for_update=True)
+            _let_in(agent, known.shown)
             key = self._next_key(agent, known)
-            return self._with_work(session, known, poll, replace(answer, key=key), running)
+            return self._with_work(session, agent, poll, replace(answer, key=key), running)
 
     def _with_work(
         self,
         session: Session,
-        known: Known,
+        agent: Agent,
         poll: Poll,
         answer: PollAnswer,
         running: dict[str, int],
     ) -> PollAnswer:
         work = []
         if poll.wants_work:
-            limit = answer.settings.limit
-            work = claims.claim(session, self._cipher, known.cluster_id, running, limit)
+            room = claims.Room(answer.settings.limit, _lease(agent))
+            work = claims.claim(session, self._cipher, agent.cluster_id, running, room)
         cancelled = records.cancel_requested(session, [*running, *(claim.operation for claim in work)])
         return _with_cancelled(replace(answer, work=work), poll, cancelled)
 
@@ -299,7 +307,7 @@ class Agents:
         """While a rotation is under way, each answer brings a new key, until one of them is used."""
         if agent.former_key_hash is None:
             return None
-        if not known.former and agent.former_key_hash != agent.key_hash:
+        if known.shown != agent.former_key_hash:
             agent.former_key_hash = None  # the new key has arrived
             return None
         key = KEY_PREFIX + secrets.token_urlsafe(32)
@@ -311,7 +319,7 @@ class Agents:
         now = clock.now()
         if agent.spool != poll.spool:
             seen = agent.last_seen
-            if agent.spool and seen is not None and (now - seen).total_seconds() < LEASE_SECONDS:
+            if agent.spool and seen is not None and (now - seen).total_seconds() < _lease(agent):
                 raise Conflict(
                     f"Another agent uses the same key, on {agent.host or 'some host'}.",
                     code="another_agent",
@@ -324,7 +332,8 @@ class Agents:
     def _note_health(self, cluster: Cluster, poll: Poll) -> None:
         if poll.health is None:
             return
-        found = health.Health(health.ACTIVE if poll.health.ok else health.ERROR, poll.health.message)
+        status = health.ACTIVE if poll.health.ok else health.ERROR
+        found = health.Health(status, storable(poll.health.message))
         if health.apply(cluster, found, clock.now()):
             self._bus.publish(f"cluster:{cluster.id}")
         if poll.health.server is not None:
@@ -367,7 +376,8 @@ class Agents:
 
     async def look_after(self, operation_id: str) -> None:
         """End an operation that no agent will."""
-        if await self._runner.write(claims.settle, operation_id):
+        due = await self._runner.read(claims.is_due, operation_id)
+        if due and await self._runner.write(claims.settle, operation_id):
             with contextlib.suppress(IceShelvesError):
                 job = await self._runner.read(records.load, self._cipher, operation_id)
                 self._runner.tell(job)
@@ -425,6 +435,29 @@ def agents_cluster(session: Session, actor: Actor, cluster_id: int) -> Cluster:
 def agent_of(session: Session, cluster_id: int) -> Agent | None:
     """The agent of a cluster, if it has one."""
     return session.execute(sa.select(Agent).where(Agent.cluster_id == cluster_id)).scalar_one_or_none()
+
+
+def _let_in(agent: Agent | None, shown: str) -> Agent:
+    """The agent, if the key is its present one, or the one before it until the new one was used."""
+    known = [] if agent is None else [agent.key_hash or "", agent.former_key_hash or ""]
+    if agent is None or not any(hmac.compare_digest(each, shown) for each in known):
+        raise Unauthenticated(
+            "The agent's key is unknown.",
+            code="invalid_agent_key",
+            hint="Enrol it again: iceshelves cluster enroll NAME",
+        )
+    if agent.revoked_on is not None:
+        raise Unauthenticated(
+            "The agent's key has been revoked.",
+            code="agent_revoked",
+            hint="Enrol it again if it is to come back: iceshelves cluster enroll NAME",
+        )
+    return agent
+
+
+def _lease(agent: Agent) -> float:
+    """Seconds for which a claim is the agent's: one that only polls is silent for longer."""
+    return LEASE_SECONDS if agent.long_poll else max(LEASE_SECONDS, 2.0 * agent.poll_interval + 10.0)
 
 
 def _with_cancelled(answer: PollAnswer, poll: Poll, cancelled: set[str]) -> PollAnswer:

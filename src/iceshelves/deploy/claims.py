@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,17 +18,19 @@ from sqlalchemy.orm import Session
 from iceshelves.access.cipher import Cipher
 from iceshelves.clusters.reaching import AGENT
 from iceshelves.core import clock
-from iceshelves.core.errors import Cancelled, Conflict, TimedOut
+from iceshelves.core.errors import Cancelled, Conflict, IceShelvesError, TimedOut
 from iceshelves.core.text import storable
 from iceshelves.deploy import records
 from iceshelves.deploy.job import Ending, Job
-from iceshelves.deploy.messages import LEASE_SECONDS, Claim, End, Entry
+from iceshelves.deploy.messages import Claim, End, Entry
 from iceshelves.deploy.spec import Wishes
 from iceshelves.deploy.states import OPEN, OperationStatus, StepStatus
 from iceshelves.store.models import Agent, Cluster, LogLine, Operation, Step
 
 #: seconds beyond its deadline that an agent which is away has for telling how its work ended
 _GRACE: Final = 120.0
+#: seconds beyond it after which even one that still calls has had its time, cleaning up included
+_LAST: Final = 900.0
 #: the protocols over which operations are claimed: our agent's, and that of the original's
 OWN: Final = "own"
 ORIGINAL: Final = "original"
@@ -44,8 +46,8 @@ def is_agents(session: Session, operation_id: str) -> int | None:
     return found
 
 
-def renew(session: Session, cluster_id: int, running: Mapping[str, int]) -> list[str]:
-    """Renew the leases of what the agent holds; returns what it holds no more."""
+def renew(session: Session, cluster_id: int, running: Mapping[str, int], seconds: float) -> list[str]:
+    """Lease what the agent holds for ``seconds`` more; returns what it holds no more."""
     lost: list[str] = []
     for operation_id, fence in running.items():
         operation = session.get(Operation, operation_id, with_for_update=True)
@@ -57,34 +59,65 @@ def renew(session: Session, cluster_id: int, running: Mapping[str, int]) -> list
         ):
             lost.append(operation_id)
         else:
-            operation.lease_until = clock.later(LEASE_SECONDS)
+            operation.lease_until = clock.later(seconds)
     return lost
 
 
-def claim(
-    session: Session, cipher: Cipher, cluster_id: int, running: Mapping[str, int], limit: int
-) -> list[Claim]:
-    """Claim what waits, oldest first, as long as at most ``limit`` run.
+def free_lost(session: Session, cluster_id: int, running: Mapping[str, int]) -> None:
+    """Let go of what was claimed but is not among ``running``, as an agent says that asks for work.
 
-    What was claimed before but is not among ``running`` never reached the agent, or was lost with its disk:
-    it is claimed anew.
+    The answer with it never arrived, or it was lost with the agent's disk.
     """
-    if len(running) >= limit:
+    session.execute(
+        sa.update(Operation)
+        .where(
+            Operation.cluster_id == cluster_id,
+            Operation.status.in_(OPEN),
+            Operation.fence > 0,
+            Operation.protocol == OWN,
+            Operation.id.not_in(list(running)),
+        )
+        .values(lease_until=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How much an agent may take: at most ``limit`` operations at once, leased for ``seconds``."""
+
+    limit: int
+    seconds: float
+
+
+def claim(
+    session: Session, cipher: Cipher, cluster_id: int, running: Mapping[str, int], room: Room
+) -> list[Claim]:
+    """Claim what waits and is nobody's, oldest first."""
+    if len(running) >= room.limit:
         return []
     waiting = session.execute(
         sa.select(Operation)
         .where(*_waiting(cluster_id, list(running)))
         .order_by(Operation.created_on)
-        .limit(limit - len(running))
+        .limit(room.limit - len(running))
         .with_for_update()
     ).scalars()
-    return [_claim(session, cipher, operation) for operation in list(waiting)]
+    claimed: list[Claim] = []
+    for operation in list(waiting):
+        try:
+            with session.begin_nested():
+                claimed.append(_claim(session, cipher, operation, room.seconds))
+        except IceShelvesError as error:  # such as a specification whose key is lost: the others go on
+            records.give_up(session, operation.id, error.to_json())
+    return claimed
 
 
-def _claim(session: Session, cipher: Cipher, operation: Operation) -> Claim:
+def _claim(session: Session, cipher: Cipher, operation: Operation, seconds: float) -> Claim:
+    before = operation.fence
     operation.fence += 1
     operation.protocol = OWN
-    operation.lease_until = clock.later(LEASE_SECONDS)
+    operation.lease_until = clock.later(seconds)
     records.begin(session, operation.id)
     job = records.load(session, cipher, operation.id)
     return Claim(
@@ -96,7 +129,8 @@ def _claim(session: Session, cipher: Cipher, operation: Operation) -> Claim:
         replaces=job.replaces,
         on_failure=job.on_failure,
         seconds_left=records.seconds_left(session, operation.id),
-        touched=records.was_touched(session, job.deployment_id),
+        # whoever held it before may have made something without having told it
+        touched=before > 0 or records.was_touched(session, job.deployment_id),
         guest_lines=records.guest_lines(session, operation.id),
         mark=dataclasses.asdict(job.mark),
         # what whoever deploys wished for is in it already, rendered
@@ -126,7 +160,7 @@ def _waiting(cluster_id: int, running: Sequence[str]) -> tuple[sa.ColumnElement[
         Operation.status == OperationStatus.RUNNING,
         sa.and_(Operation.status == OperationStatus.PENDING, Operation.cancel_requested_on.is_(None)),
     )
-    free = sa.or_(Operation.protocol != ORIGINAL, Operation.lease_until <= clock.now())
+    free = sa.or_(Operation.fence == 0, Operation.lease_until.is_(None), Operation.lease_until <= clock.now())
     return (Operation.cluster_id == cluster_id, begun, Operation.id.not_in(running), free)
 
 
@@ -218,6 +252,12 @@ def end(
     return ended, records.load(session, cipher, operation_id), ending
 
 
+def is_due(session: Session, operation_id: str) -> bool:
+    """Whether :func:`settle` would end the operation."""
+    operation = session.get(Operation, operation_id)
+    return operation is not None and _settlement(session, operation) is not None
+
+
 def settle(session: Session, operation_id: str) -> bool:
     """End an operation that no agent has to see any more; whether it was ended.
 
@@ -225,24 +265,25 @@ def settle(session: Session, operation_id: str) -> bool:
     long.  What it may have made is left for a look.
     """
     operation = session.get_one(Operation, operation_id, with_for_update=True)
+    ending = _settlement(session, operation)
+    return ending is not None and records.end(session, operation_id, ending)
+
+
+def _settlement(session: Session, operation: Operation) -> Ending | None:
     if operation.status not in OPEN:
-        return False
+        return None
+    untouched = operation.fence == 0 and not records.was_touched(session, operation.deployment_id)
+    clean = untouched and operation.kind == "deploy"
     if operation.cancel_requested_on is not None and operation.fence == 0:
-        clean = operation.kind == "deploy" and not records.was_touched(session, operation.deployment_id)
         error = Cancelled("Cancelled before it began.").to_json()
-        return records.end(session, operation_id, Ending(OperationStatus.CANCELLED, error, {}, clean=clean))
+        return Ending(OperationStatus.CANCELLED, error, {}, clean)
     now = clock.now()
+    due = operation.deadline or operation.created_on + timedelta(seconds=operation.timeout)
+    overdue = (now - due).total_seconds()
     leased = operation.lease_until is not None and operation.lease_until > now
-    due = operation.deadline or operation.created_on + (clock.later(operation.timeout) - now)
-    if leased or (now - due).total_seconds() < _GRACE:
-        return False
-    clean = operation.fence == 0 and not records.was_touched(session, operation.deployment_id)
-    error = _away(operation).to_json()
-    return records.end(
-        session,
-        operation_id,
-        Ending(OperationStatus.TIMEOUT, error, {}, clean=clean and operation.kind == "deploy"),
-    )
+    if overdue < (_LAST if leased else _GRACE):
+        return None
+    return Ending(OperationStatus.TIMEOUT, _away(operation).to_json(), {}, clean)
 
 
 def _away(operation: Operation) -> TimedOut:

@@ -21,8 +21,10 @@ from iceshelves.clusters.health import HealthMonitor
 from iceshelves.clusters.inventory import InventoryKeeper
 from iceshelves.clusters.members import Members
 from iceshelves.clusters.providers import ProviderPool
-from iceshelves.clusters.reaching import Reach
+from iceshelves.clusters.reaching import AGENT, Reach
 from iceshelves.clusters.roster import Roster
+from iceshelves.clusters.rotation import Rotated
+from iceshelves.clusters.rows import Act, owned
 from iceshelves.core import clock
 from iceshelves.core.bus import Bus
 from iceshelves.core.errors import Failed, IceShelvesError, NotFound
@@ -152,6 +154,20 @@ class ControlPlane:
                 hint="iceshelves show says what became of it.",
             )
         return name, require(provider, Guest)
+
+    async def rotate_key(self, act: Act) -> Rotated:
+        """Renew the key by which a cluster is reached: ours to it, or its agent's to us."""
+
+        def is_agents() -> bool:
+            with self.database.read() as session:
+                return owned(session, act.actor, act.cluster_id).connection_method == AGENT
+
+        if not await in_thread(is_agents):
+            return await self.clusters.rotation.rotate(act)
+        await in_thread(self.agents.rotate, act.actor, act.cluster_id, act.request_id)
+        return Rotated(
+            "done", "", "The agent gets a new key at its next poll, and the present one ends then."
+        )
 
     def _submit(self, operation_id: str) -> None:
         """Hand the operation over.  What goes wrong there is mended by :meth:`_look_after`."""

@@ -182,6 +182,9 @@ class Execution:
             self._cancel.set()
         if (plan := Plan.of(self._job.spec, facts)) is not None:
             self._plans.put(self._job.operation_id, plan)
+        return await _interruptible(self._try(name, facts, guest_lines), self._cancel, left, name)
+
+    async def _try(self, name: str, facts: Json, guest_lines: int) -> Json:
         work = Work(
             spec=self._job.spec,
             mark=self._job.mark,
@@ -192,15 +195,15 @@ class Execution:
             plans=self._plans,
         )
         patience = float("inf") if name in _PATIENT_STEPS else _PATIENCE
-        return await _interruptible(_persist(work, name, patience), self._cancel, left, name)
+        return await _persist(work, name, patience)
 
     async def _clean_up(self) -> Json:
         await self._desk.begin_step(CLEAN_UP)
         report = self._desk.report(CLEAN_UP)
         message = ""
         try:
-            work = Work(self._job.spec, self._job.mark, await self._provider(), report)
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
+                work = Work(self._job.spec, self._job.mark, await self._provider(), report)
                 for name in steps.UNDO:
                     await _persist(work, name, _CLEAN_UP_SECONDS)
             report.log("Removed what this deployment had made")

@@ -226,6 +226,13 @@ def read_list(raw: bytes, path: str) -> _List:
             code="bad_image_index",
             hint="It has to be a SimpleStreams server.",
         ) from error
+    wanted = "index" if path == INDEX else "products"
+    if not isinstance(value, dict) or not isinstance(value.get(wanted), dict):
+        raise Failed(
+            f"The image server's {path} is not a list of images.",
+            code="bad_image_index",
+            hint="It has to be a SimpleStreams server.",
+        )
     if path == INDEX:
         named = (str(each.get("path", "")) for each in _objects(value, "index"))
         good = [each for each in named if each.startswith("streams/") and _PATH.fullmatch(each)]

@@ -1,6 +1,7 @@
 """What an agent and the server tell each other in a poll: the one round trip of the agent's protocol.
 
-Both sides ignore members that they do not know, so that either may be newer.  The agent's entries are
+Both sides ignore members that they do not know, so that either may be newer; only in a specification they are
+an error, for they may be what matters.  The agent's entries are
 numbered without gaps, so that an answer which was lost on its way costs nothing: what is sent again is known
 by its number.  The bounds that ``Annotated`` gives are checked by the server.
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from iceshelves.agent.disk import Disk
+from iceshelves.clusters.requests import NewCluster
 from iceshelves.core import clock
 from iceshelves.core.errors import Conflict, IceShelvesError, Temporary, Unauthenticated
 from iceshelves.deploy import claims
@@ -19,7 +21,7 @@ from iceshelves.deploy.messages import End, Enrolment, Entry, Poll, PollAnswer
 from iceshelves.deploy.requests import UpdateRequest
 from iceshelves.deploy.states import OperationStatus
 from iceshelves.providers.fake.world import forget_world
-from iceshelves.store.models import Agent, Cluster, Operation
+from iceshelves.store.models import Agent, Cluster, Operation, Revision
 
 from .agents import Beside, enrol, hurry
 from .conftest import ADMIN, Killed, Plane, make_egg
@@ -370,20 +372,169 @@ def test_a_replayed_report_is_written_once(play: Play) -> None:
 def test_another_clusters_key_reaches_nothing(play: Play) -> None:
     async def story(plane: Plane) -> None:
         key = enrol(plane)
-        accepted = plane.deploy()
+        new = NewCluster(name="other", provider="fake", connection_method="agent-poll")
+        other = plane.control.clusters.add(ADMIN, new)
+        token = plane.control.agents.invite(ADMIN, other).reveal()
+        others = plane.control.agents.enrol(Enrolment(token=token)).key
+        operation = plane.deploy().operation_id
         (claim,) = (await poll_of(plane, key)).work
-        with plane.control.database.write() as session:
-            operation = session.get_one(Operation, accepted.operation_id)
-        agents = plane.control.agents
-        foreign = replace(agents.identify(key), cluster_id=operation.cluster_id + 1)
-        with plane.control.database.write() as session:
-            lost = claims.renew(session, foreign.cluster_id, {operation.id: claim.fence})
-            end = End(claim.fence, OperationStatus.SUCCEEDED)
-            with pytest.raises(Conflict):
-                claims.end(session, plane.control.cipher, foreign.cluster_id, operation.id, end)
-        assert lost == [operation.id]
+        answer = await poll_of(
+            plane,
+            others,
+            entries=[_entry(operation, claim.fence, 1)],
+            ends={operation: End(claim.fence, OperationStatus.SUCCEEDED)},
+            running={operation: claim.fence},
+        )
+        assert (answer.work, answer.drop, answer.ended) == ([], [operation], {})
+        assert plane.log() == []
+        assert plane.operation(operation).status == "running"
 
     play(story)
+
+
+def test_a_poll_that_nobody_awaits_takes_nothing(play: Play) -> None:
+    """Its agent has gone and polls anew; what the new poll was given stays its own."""
+
+    async def story(plane: Plane) -> None:
+        key = enrol(plane)
+        former = asyncio.ensure_future(poll_of(plane, key, hold=5))
+        await asyncio.sleep(0.05)
+        later = asyncio.ensure_future(poll_of(plane, key, hold=5))
+        await asyncio.sleep(0.05)
+        assert (await former).work == []
+        plane.deploy()
+        (claim,) = (await later).work
+        assert claim.fence == 1
+
+    play(story)
+
+
+def test_an_agent_that_lost_its_claim_takes_it_again(play: Play, tmp_path: Path) -> None:
+    """Dropped and claimed in one breath: what was cut off begins again, and ends."""
+
+    async def story(plane: Plane) -> None:
+        plane.world.rewrite({"guests": {"*": {"duration": 0.3, "output": [{"text": "one", "at": 0.2}]}}})
+        beside = Beside(plane, tmp_path / "agent")
+        beside.start()
+        accepted = plane.deploy()
+        await plane.reached(accepted.operation_id, "cloud-init")
+        with plane.control.database.write() as session:
+            operation = session.get_one(Operation, accepted.operation_id)
+            operation.fence += 1
+            operation.lease_until = None
+        operation = await plane.ended(accepted)
+        assert (operation.status, operation.error) == ("succeeded", None)
+        assert created(plane) == 1
+        await beside.stop()
+
+    play(story)
+
+
+def test_nothing_of_a_long_log_is_lost(play: Play, tmp_path: Path) -> None:
+    """More than one poll can carry; the end does not overtake it."""
+    lines = [{"text": f"line {number}"} for number in range(1300)]
+
+    async def story(plane: Plane) -> None:
+        plane.world.rewrite({"guests": {"*": {"duration": 0.1, "output": lines}}})
+        beside = Beside(plane, tmp_path / "agent")
+        beside.start()
+        operation = await plane.ended(plane.deploy())
+        assert operation.status == "succeeded"
+        assert set(plane.steps(operation.id).values()) == {"done"}
+        assert plane.log("guest") == [line["text"] for line in lines]
+        await beside.stop()
+
+    play(story)
+
+
+def test_whoever_is_shut_out_gets_no_more_work(play: Play) -> None:
+    async def story(plane: Plane) -> None:
+        key = enrol(plane)
+        held = asyncio.ensure_future(poll_of(plane, key, hold=5))
+        await asyncio.sleep(0.05)
+        plane.control.agents.revoke(ADMIN, plane.cluster_id)
+        with pytest.raises(Unauthenticated) as refused:
+            await held
+        assert refused.value.code == "agent_revoked"
+
+    play(story)
+
+
+def test_only_a_poll_for_work_brings_a_new_key(play: Play) -> None:
+    """Reports run beside it: two new keys at once would leave the agent with a wrong one."""
+
+    async def story(plane: Plane) -> None:
+        key = enrol(plane)
+        plane.control.agents.rotate(ADMIN, plane.cluster_id)
+        assert (await poll_of(plane, key, wants_work=False)).key is None
+        newer = (await poll_of(plane, key)).key
+        assert newer is not None
+        assert (await poll_of(plane, key, wants_work=False)).key is None
+        assert (await poll_of(plane, newer)).key is None
+
+    play(story)
+
+
+def test_what_a_former_claim_made_may_be_there(play: Play) -> None:
+    async def story(plane: Plane) -> None:
+        key = enrol(plane)
+        plane.deploy()
+        (first,) = (await poll_of(plane, key)).work
+        (second,) = (await poll_of(plane, key)).work
+        assert (first.touched, second.touched) == (False, True)
+
+    play(story)
+
+
+def test_an_agent_that_is_too_old_says_so(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_of = claims._claim
+
+    def newer(*arguments: Any) -> claims.Claim:
+        claim = claim_of(*arguments)
+        claim.spec["tomorrow"] = True
+        return claim
+
+    monkeypatch.setattr(claims, "_claim", newer)
+
+    async def story(plane: Plane) -> None:
+        beside = Beside(plane, tmp_path / "agent")
+        beside.start()
+        operation = await plane.ended(plane.deploy())
+        assert operation.error is not None
+        assert (operation.status, operation.error["code"]) == ("failed", "agent_too_old")
+        await beside.stop()
+
+    play(story)
+
+
+def test_a_lost_key_of_one_revision_holds_nothing_else_up(play: Play) -> None:
+    async def story(plane: Plane) -> None:
+        key = enrol(plane)
+        lost, good = plane.deploy("lost"), plane.deploy("good", egg=make_egg(name="other"))
+        with plane.control.database.write() as session:
+            session.execute(
+                sa.update(Revision).where(Revision.deployment_id == lost.deployment_id).values(spec=b"x")
+            )
+        work = (await poll_of(plane, key)).work
+        assert [claim.operation for claim in work] == [good.operation_id]
+        error = plane.operation(lost.operation_id).error
+        assert error is not None
+        assert error["code"] == "undecryptable"
+
+    play(story)
+
+
+def test_an_older_copy_of_the_record_uses_no_number_again(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "agent.db")
+    disk.tell([_entry(SPOOL, 1, 1, "a"), _entry(SPOOL, 1, 1, "b")])
+    assert [entry.number for entry in disk.untold(9, 9999)] == [1, 2]
+    disk.go_on_after(7)
+    assert [(entry.number, entry.text) for entry in disk.untold(9, 9999)] == [(8, "a"), (9, "b")]
+    disk.go_on_after(8)
+    assert [entry.text for entry in disk.untold(9, 9999)] == ["b"]
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("agent.db*")} == {0o600}
 
 
 def test_what_the_agent_says_of_its_hypervisor_is_the_clusters_health(play: Play, tmp_path: Path) -> None:

@@ -180,18 +180,13 @@ def test_items_of_a_list(item: dict[str, Any], kept: bool) -> None:
 
 
 def test_lists_that_are_none() -> None:
-    for raw in (b"", b"{", b"\xff", b"[" * 100_000):
+    # what some other service answers in JSON is no list either, and is not passed on
+    for raw in (b"", b"{", b"\xff", b"[" * 100_000, b"[]", b"null", b'{"index": []}', b'{"secret": 1}'):
         with pytest.raises(Failed) as refused:
             read_list(raw, INDEX)
         assert refused.value.code == "bad_image_index"
-    values: tuple[Any, ...] = (
-        [],
-        None,
-        {"index": []},
-        {"index": {"a": 5, "b": {}, "c": {"path": "images/x"}}},
-    )
-    for value in values:
-        assert read_list(json.dumps(value).encode(), INDEX).paths == ()
+    value = {"index": {"a": 5, "b": {}, "c": {"path": "images/x"}}}
+    assert read_list(json.dumps(value).encode(), INDEX).paths == ()
 
 
 @pytest.mark.parametrize(

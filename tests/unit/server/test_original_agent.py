@@ -296,10 +296,10 @@ def test_what_one_protocol_holds_the_other_does_not_get(wire: Wire) -> None:
     control = wire.server.control
     with control.database.write() as session:
         session.execute(sa.update(Agent).values(last_seen=None))
-        assert claims.claim(session, control.cipher, wire.cluster_id, {}, 5) == []
+        assert claims.claim(session, control.cipher, wire.cluster_id, {}, claims.Room(5, LEASE_SECONDS)) == []
     wire.lease_passes()
     with control.database.write() as session:
-        [claim] = claims.claim(session, control.cipher, wire.cluster_id, {}, 5)
+        [claim] = claims.claim(session, control.cipher, wire.cluster_id, {}, claims.Room(5, LEASE_SECONDS))
     assert (claim.operation, claim.fence) == (operation, 2)
     wire.tell("completed", instance_info=DONE)  # of a claim that is not its own any more
     assert wire.only().status == "running"

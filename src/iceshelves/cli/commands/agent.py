@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import click
 
@@ -20,12 +19,12 @@ _MOST: Final = 1024
 @click.option("--server", metavar="URL", help="The server's address, to enrol: https://host/iceshelves")
 @click.option(
     "--enroll",
-    metavar="TOKEN",
-    help="Enrol with this one-time token first; '-' reads it from standard input.",
+    type=click.File("r"),
+    help="Enrol first, with the one-time token in this file; '-' is standard input.",
 )
 @click.option(
     "--state",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, resolve_path=True, path_type=Path),
     default=_STATE,
     show_default=True,
     help="Folder of the agent's key and records.",
@@ -41,7 +40,7 @@ _MOST: Final = 1024
 @click.option("--install", is_flag=True, help="Have systemd run it from now on, instead of running here.")
 def agent(
     server: str | None,
-    enroll: str | None,
+    enroll: IO[str] | None,
     state: Path,
     socket: str,
     server_certificate: str | None,
@@ -61,7 +60,7 @@ def agent(
                 code="server_missing",
                 hint="Give it with --server https://host/iceshelves.",
             )
-        token = sys.stdin.readline(_MOST).strip() if enroll == "-" else enroll
+        token = enroll.readline(_MOST).strip()
         identity = asyncio.run(program.enrol(server, token, state, socket, server_certificate or ""))
         click.echo(f"This is the agent of {identity.cluster} now.", err=True)
     if install:

@@ -38,7 +38,7 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
         ),
         "rotate": Lazy(
             f"{_HERE}.cluster_changing:rotate",
-            "Renew our client certificate, or our SSH key, to a cluster.",
+            "Renew our client certificate or SSH key to a cluster, or its agent's key.",
         ),
     },
     "Looking": {

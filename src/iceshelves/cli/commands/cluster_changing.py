@@ -107,7 +107,7 @@ def accept_host_key(app: App, name: str, fingerprint: str | None, host: str) -> 
 @click.argument("name", shell_complete=complete_cluster)
 @pass_app
 def rotate(app: App, name: str) -> None:
-    """Renew our client certificate, or our SSH key, to a cluster.
+    """Renew our client certificate or SSH key to a cluster, or its agent's key.
 
     The present one stays in use until the new one has worked, so it may be interrupted at any time; run it
     again to go on.  An SSH key has to be added there by hand in between.

@@ -56,16 +56,6 @@ def invite_agent(call: Caller, cluster: ClusterPath) -> Response:
 
 
 @routes.add(
-    "POST", "/api/clusters/{cluster}/agent/rotate", Permission.CLUSTERS_WRITE, CHANGED, errors=(404, 409)
-)
-def rotate_key(call: Caller, cluster: ClusterPath) -> Response:
-    """Have a cluster's agent use a new key from its next poll on."""
-    cluster_id = _id(call, cluster)
-    call.control.agents.rotate(call.actor, cluster_id, call.request_id)
-    return CHANGED.answer(AgentChanged(cluster_id=cluster_id, message="The agent gets a new key."))
-
-
-@routes.add(
     "POST", "/api/clusters/{cluster}/agent/revoke", Permission.CLUSTERS_WRITE, CHANGED, errors=(404, 409)
 )
 def revoke_agent(call: Caller, cluster: ClusterPath) -> Response:

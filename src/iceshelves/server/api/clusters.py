@@ -128,7 +128,7 @@ async def accept_host_key(call: Caller, cluster: ClusterPath, body: AcceptHostKe
 async def rotate_cluster_key(call: Caller, cluster: ClusterPath) -> Response:
     """Renew our key to a cluster; asked again, a rotation that was begun goes on."""
     act = await run_in_threadpool(_act, call, cluster)
-    return ROTATED.answer(shown_clusters.rotated(await call.control.clusters.rotation.rotate(act)))
+    return ROTATED.answer(shown_clusters.rotated(await call.control.rotate_key(act)))
 
 
 @routes.add("POST", "/api/clusters/{cluster}/test", Permission.CLUSTERS_READ, TESTED, errors=(404, 502, 504))
