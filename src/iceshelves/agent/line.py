@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -224,8 +226,18 @@ def _refusal(status: int, raw: bytes, server: str) -> IceShelvesError:
 
 def _away(server: str, error: BaseException) -> Temporary:
     return Temporary(
-        f"The server {server} cannot be reached: {str(error) or type(error).__name__}.",
+        f"The server {server} cannot be reached: {_reason(error)}.",
         code="server_unreachable",
         hint="It is tried again; what there is to tell is kept.",
         delay=2.0,
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Plain words: aiohttp's own tell of its insides."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
+        return os.strerror(cause.errno)
+    return str(cause) or type(cause).__name__

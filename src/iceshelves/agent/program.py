@@ -28,7 +28,14 @@ from iceshelves.agent.identity import Identity
 from iceshelves.agent.line import Dial, Line
 from iceshelves.agent.mirror import Mirror, Wanted
 from iceshelves.core import log
-from iceshelves.core.errors import Conflict, IceShelvesError, Temporary, Unauthenticated
+from iceshelves.core.errors import (
+    Conflict,
+    Failed,
+    IceShelvesError,
+    InvalidInput,
+    Temporary,
+    Unauthenticated,
+)
 from iceshelves.core.log import logger
 from iceshelves.deploy.messages import MOST_ENTRIES, Enrolment, Poll, PollAnswer
 
@@ -51,11 +58,19 @@ _log: Final = logger(__name__)
 async def enrol(server: str, token: str, state: Path, socket: str = "", authority: str = "") -> Identity:
     """Become the agent of the token's cluster; the key is kept in ``state``.
 
-    Raises :class:`Unauthenticated` ``invalid_enrolment``, ``Temporary`` ``server_unreachable``.
+    Raises :class:`Unauthenticated` ``invalid_enrolment``, :class:`InvalidInput` ``not_a_socket``, and
+    :class:`Failed` where the server cannot be reached: the token is good for another try.
     """
+    _check_socket(socket)
     line = Line(server, authority)
     try:
         enrolled = await line.enrol(Enrolment(token=token, host=sockets.gethostname(), version=__version__))
+    except Temporary as error:
+        raise Failed(
+            error.message,
+            code=error.code,
+            hint="Check the address, which ends in /iceshelves; the token has not been used.",
+        ) from error
     finally:
         await line.close()
     identity = Identity(server, enrolled.cluster, enrolled.key, socket, authority)
@@ -64,6 +79,15 @@ async def enrol(server: str, token: str, state: Path, socket: str = "", authorit
     for name in ("agent.db", "agent.db-wal", "agent.db-shm"):
         (state / name).unlink(missing_ok=True)
     return identity
+
+
+def _check_socket(socket: str) -> None:
+    if socket and not Path(socket).is_socket():
+        raise InvalidInput(
+            f"{socket} is not a socket.",
+            code="not_a_socket",
+            hint="Give the hypervisor's with --socket, or leave it out; the token has not been used.",
+        )
 
 
 def run(state: Path, level: str = "INFO") -> None:
@@ -147,6 +171,8 @@ class Program:
         while True:
             try:
                 await self._round(wants_work=True)
+                if pause:
+                    _log.info("%s is reached again", self._identity.server)
                 pause = 0.0
                 if not self._long_poll:
                     await asyncio.sleep(self._interval)

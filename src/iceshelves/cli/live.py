@@ -43,6 +43,8 @@ class LiveView:
         """Show it below the step that runs, or above the steps."""
         if self._verbose:
             self._console.print(Text(printable(str(line["message"]))))
+        elif line.get("level") == "WARNING" and line.get("source") == "engine":
+            self.note(printable(str(line["message"])))
         elif line.get("source") == "guest":
             self._last_line = one_line(str(line["message"]))
 

@@ -371,7 +371,8 @@ class Agents:
             return False
         if self.on_waiting is not None:
             await in_thread(self.on_waiting, operation_id)
-        self._bus.publish(_topic(cluster_id))
+        await in_thread(self._note_absence, cluster_id, operation_id)
+        self._bus.publish(_topic(cluster_id), f"operation:{operation_id}")
         return True
 
     async def look_after(self, operation_id: str) -> None:
@@ -381,6 +382,24 @@ class Agents:
             with contextlib.suppress(IceShelvesError):
                 job = await self._runner.read(records.load, self._cipher, operation_id)
                 self._runner.tell(job)
+
+    def _note_absence(self, cluster_id: int, operation_id: str) -> None:
+        """Have whoever watches an operation know that nobody has come for it yet, once."""
+        with self._database.read() as session:
+            agent = agent_of(session, cluster_id)
+            seen = health.AgentSeen(False, None, 0.0)
+            if agent is not None:
+                seen = health.AgentSeen(
+                    agent.key_hash is not None,
+                    agent.last_seen,
+                    agent.poll_interval,
+                    agent.revoked_on is not None,
+                )
+            found = health.judge_agent(seen, clock.now())
+            if found.status == health.ACTIVE or records.has_log(session, operation_id):
+                return
+        with self._database.write() as session:
+            records.add_warning(session, operation_id, f"Waiting for the cluster's agent. {found.message}")
 
     def _cluster_of(self, operation_id: str) -> int | None:
         with self._database.read() as session:

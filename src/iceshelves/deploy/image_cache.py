@@ -73,6 +73,8 @@ class Blob:
                 await self._wait_beyond(start)
                 most = min(end, self._readable) - start
                 data = await in_thread(os.pread, handle, min(most, _CHUNK), start)
+                if not data:  # somebody has cut the file short
+                    raise _stopping()
                 start += len(data)
                 yield data
         finally:

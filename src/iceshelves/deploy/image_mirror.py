@@ -37,6 +37,8 @@ from iceshelves.store.models import Cluster
 INDEX: Final = "streams/v1/index.json"
 #: bytes of an index or of a list of products; the largest public one has about 10 MB
 _MAX_LIST: Final = 32 * 1024 * 1024
+#: bytes of lists that are held for all clusters together
+_MAX_HELD: Final = 64 * 1024 * 1024
 _MOST_LISTS: Final = 32
 _MAX_PATH: Final = 1024
 #: seconds for which a list is taken as it is
@@ -158,8 +160,19 @@ class ImageMirror:
             log.warning("%s/%s is used as it was: %s", url, path, error)
             found = known
         found.fetched = time.monotonic()
-        self._lists[url, path] = found
+        self._lists.pop((url, path), None)
+        self._lists[url, path] = found  # the newest last
+        self._forget_old_lists()
         return found
+
+    def _forget_old_lists(self) -> None:
+        held = sum(len(each.raw) for each in self._lists.values())
+        for key in list(self._lists)[:-1]:
+            if held <= _MAX_HELD:
+                return
+            held -= len(self._lists.pop(key).raw)
+            if not self._locks[key].locked():
+                del self._locks[key]
 
     async def _read(self, url: str, path: str) -> bytes:
         async with self._answer(url, path) as response:

@@ -135,6 +135,28 @@ def begin_step(session: Session, operation_id: str, name: str) -> int:
     return 0 if step.attempts == 1 else guest_lines(session, operation_id)
 
 
+def has_log(session: Session, operation_id: str) -> bool:
+    """Whether anything has been logged for the operation."""
+    query = sa.select(LogLine.id).where(LogLine.operation_id == operation_id).limit(1)
+    return session.execute(query).first() is not None
+
+
+def add_warning(session: Session, operation_id: str, words: str) -> None:
+    """Add a line to the log of an operation that waits, under its first step."""
+    operation = session.get_one(Operation, operation_id)
+    session.add(
+        LogLine(
+            tenant_id=operation.tenant_id,
+            deployment_id=operation.deployment_id,
+            operation_id=operation_id,
+            step=operation.steps[0],
+            source="engine",
+            log_level="WARNING",
+            message=words,
+        )
+    )
+
+
 def guest_lines(session: Session, operation_id: str) -> int:
     """How many lines of the guest the log holds for this operation."""
     return session.execute(

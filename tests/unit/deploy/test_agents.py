@@ -144,6 +144,21 @@ def test_an_agent_that_never_comes_is_not_waited_for_for_ever(
     play(story)
 
 
+def test_whoever_waits_is_told_that_no_agent_has_come(play: Play) -> None:
+    async def story(plane: Plane) -> None:
+        enrol(plane)
+        plane.deploy()
+        async with asyncio.timeout(5):
+            while not plane.log():
+                await asyncio.sleep(0.01)
+        await plane.control._look_after(0.0)
+        (line,) = plane.log()
+        assert line.startswith("Waiting for the cluster's agent.")
+        assert "has not come yet" in line
+
+    play(story)
+
+
 def test_no_more_at_once_than_the_cluster_allows(play: Play, tmp_path: Path) -> None:
     async def story(plane: Plane) -> None:
         plane.limit_cluster(1)
@@ -337,6 +352,7 @@ def test_a_stale_fence_is_refused(play: Play) -> None:
 
     async def story(plane: Plane) -> None:
         key = enrol(plane)
+        await poll_of(plane, key)
         accepted = plane.deploy()
         (first,) = (await poll_of(plane, key)).work
         (second,) = (await poll_of(plane, key)).work  # the first answer got lost
@@ -357,6 +373,7 @@ def test_a_stale_fence_is_refused(play: Play) -> None:
 def test_a_replayed_report_is_written_once(play: Play) -> None:
     async def story(plane: Plane) -> None:
         key = enrol(plane)
+        await poll_of(plane, key)
         accepted = plane.deploy()
         (claim,) = (await poll_of(plane, key)).work
         entries = [_entry(accepted.operation_id, claim.fence, number, str(number)) for number in (1, 2)]
@@ -376,6 +393,7 @@ def test_another_clusters_key_reaches_nothing(play: Play) -> None:
         other = plane.control.clusters.add(ADMIN, new)
         token = plane.control.agents.invite(ADMIN, other).reveal()
         others = plane.control.agents.enrol(Enrolment(token=token)).key
+        await poll_of(plane, key)
         operation = plane.deploy().operation_id
         (claim,) = (await poll_of(plane, key)).work
         answer = await poll_of(

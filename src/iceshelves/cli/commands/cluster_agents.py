@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+from urllib.parse import urlsplit
+
 import click
 
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.client import segment
 from iceshelves.cli.completion import complete_cluster
 from iceshelves.cli.output import Output, output_options
+
+#: addresses that lead elsewhere on every machine
+_OWN: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @click.command()
@@ -33,6 +39,11 @@ def enroll(app: App, name: str, original: bool, output: Output) -> None:
     server = app.client.server.url
     line = f"echo {made['token']} | sudo iceshelves agent --server {server} --enroll -"
     output.one({**made, "command": line}, lambda: _told(line))
+    if urlsplit(server).hostname in _OWN:
+        click.echo(
+            f"{server} is this machine's own address: put the one that the hypervisor reaches in its place.",
+            err=True,
+        )
 
 
 def _enroll_original(app: App, name: str, output: Output) -> None:
