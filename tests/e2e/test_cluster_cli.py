@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import select
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +108,9 @@ class Conversation:
                 "TERM": "dumb",
             },
             start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(
+                0, termios.TIOCSCTTY, 0
+            ),  # so that Ctrl-C is more than a character
         )
         os.close(theirs)
 
@@ -230,7 +235,6 @@ def test_ctrl_c_leaves_no_cluster(talk: Any, daemon: Daemon, server: Server) -> 
     choose_direct_by_hand(conversation, daemon)
     conversation.hear("Is it the same")
     os.write(conversation._terminal, b"\x03")
-    conversation._process.send_signal(2)
     status, said = conversation.end()
     assert status == 130, said
     assert server.call("GET", "/clusters/left").status == 404

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 QUICK = "#cloud-config\nruncmd:\n  - date >>/root/ran\n"
 SLOW = "#cloud-config\nruncmd:\n  - sleep 3\n  - date >>/root/ran\n"
 #: how a deployment may end whose member has died: it was away too long, or came back with a stopped guest
-BECAUSE_IT_DIED = {"member_offline", "member_unreachable", "instance_stopped"}
+BECAUSE_IT_DIED = {"member_offline", "member_unreachable", "instance_stopped", "instance_not_running"}
 VOLUMES = [{"name": "data", "path": "/data", "size": "64MiB"}]
 
 

@@ -415,7 +415,7 @@ async def test_while_sshd_is_away_calls_fail_at_once_and_work_again_afterwards(s
     async with reached(sshd.connection) as provider:
         await provider.probe()
         sshd.stop()
-        sshd.host.exec("sh", "-c", "pkill -KILL -x sshd || true")
+        sshd.host.exec("sh", "-c", "pkill -KILL '^sshd' || true")
         lifecycle = require(provider, base.Lifecycle)
         async with asyncio.timeout(2):
             with pytest.raises(Temporary) as caught:
@@ -439,7 +439,8 @@ async def test_scanning_through_a_jump_logs_in_there_only(sshd: Sshd, incus_host
 
 
 async def test_scanning_what_does_not_answer_ends_within_its_deadline(incus_host: Host) -> None:
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    held: list[object] = []  # else the connections are closed as soon as nobody refers to them
+    silent = await asyncio.start_server(lambda *ends: held.append(ends), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     async with asyncio.timeout(3):
         with pytest.raises(Temporary, match="no answer"):

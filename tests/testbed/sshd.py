@@ -81,7 +81,9 @@ class Sshd:
 
     def cut(self) -> None:
         """Kill what serves the open connections, as abruptly as may be."""
-        self.host.exec("sh", "-c", f'pkill -KILL -P "$(cat {self.folder / "pid"})" || true')
+        # newer ones serve a connection by a tree of processes
+        end = 'end() { for child in $(pgrep -P "$1"); do end "$child"; kill -KILL "$child"; done; }'
+        self.host.exec("sh", "-c", f'{end}; end "$(cat {self.folder / "pid"})" || true')
 
     def restart(self) -> None:
         """Cut all connections and start anew."""

@@ -19,6 +19,7 @@ from iceshelves.clusters.wishes import (
     certificate_fingerprint,
     check_fields,
     checked_socket,
+    client_of,
     host_key_line,
     https_url,
     method_of,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from iceshelves.providers.incus.trust import TrustToken
 
 _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+_COMPARE_HOST_KEY: Final = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Adding:
             raise InvalidInput(
                 "A client certificate comes with its key, and a key with its certificate.",
                 code="key_missing",
-                hint="Give client_cert and client_key, or neither: then both are made.",
+                hint="Give client_cert and client_key (--certificate and --key), or neither: then both are"
+                " made.",
             )
         token = _token(new)
         host, port, trusted = await self._pinned(new, token)
@@ -133,14 +136,16 @@ class Adding:
             return found.host, found.port, found.certificate
         host, port = reaching.api_address(new.endpoint_url)
         given = new.server_certificate.strip()
-        if given.startswith(_CERTIFICATE):
+        if _CERTIFICATE in given:
             return host, port, _plain_pem(given)
-        expected = certificate_fingerprint(given) if given else token.fingerprint if token else ""
+        named = certificate_fingerprint(given, new.provider) if given else ""
+        expected = named or (token.fingerprint if token else "")
         await self._outside.addresses(host, port)
         shown = await self._outside.certificate(host, port)
         where = f"{host}:{port}"
         if not expected:
-            raise _nobody_vouches(where, "certificate", fingerprint(shown))
+            compare = f"{client_of(new.provider)} info | grep fingerprint"
+            raise _nobody_vouches(where, "certificate", fingerprint(shown), compare)
         if fingerprint(shown) != expected:
             raise differs(where, expected, fingerprint(shown))
         return host, port, shown
@@ -206,7 +211,7 @@ class Adding:
             ) from error
         found = fingerprint(shown)
         if not given:
-            raise _nobody_vouches(where, "host_key", found, hop=len(look.way) - 1)
+            raise _nobody_vouches(where, "host_key", found, _COMPARE_HOST_KEY, hop=len(look.way) - 1)
         if found != given.rstrip("="):
             raise differs(where, given, found)
         return shown
@@ -245,7 +250,7 @@ def prepare_here(new: NewCluster) -> Prepared:
         )
     address = new.endpoint_url
     if method == SOCKET and new.provider != "fake":
-        address = checked_socket(address) if address else usual_socket(new.provider)
+        address = checked_socket(address or usual_socket(new.provider))
     return Prepared(method, address)
 
 
@@ -266,11 +271,8 @@ def _plain_pem(text: str) -> str:
     return ssl.DER_cert_to_PEM_cert(to_der(text))
 
 
-def _nobody_vouches(where: str, kind: str, found: str, hop: int = 0) -> InvalidInput:
-    flag, compare = {
-        "certificate": ("--fingerprint", "incus info | grep fingerprint"),
-        "host_key": ("--host-key", "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"),
-    }[kind]
+def _nobody_vouches(where: str, kind: str, found: str, compare: str, hop: int = 0) -> InvalidInput:
+    flag = {"certificate": "--fingerprint", "host_key": "--host-key"}[kind]
     field_name = {"certificate": "server_certificate", "host_key": "ssh_host_key"}[kind]
     return InvalidInput(
         f"{where} shows {found}, and nobody has vouched for it yet.",

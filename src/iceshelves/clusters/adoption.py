@@ -8,24 +8,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import sqlalchemy as sa
 
 from iceshelves.access import audit
 from iceshelves.access.bootstrap import installation_id
 from iceshelves.access.policy import Actor
 from iceshelves.clusters.inventory import judged, record_some, uids_of
-from iceshelves.clusters.ownership import Ownership, Verdict
+from iceshelves.clusters.ownership import Ownership, Verdict, uid_of
 from iceshelves.clusters.providers import ProviderPool
 from iceshelves.clusters.rows import owned
-from iceshelves.core.errors import IceShelvesError, InvalidInput
+from iceshelves.core.errors import Conflict, IceShelvesError, InvalidInput
 from iceshelves.core.threads import in_thread
 from iceshelves.providers.base import Instance, Inventory, require
 from iceshelves.providers.ownership import adoption
 from iceshelves.store.database import Database
+from iceshelves.store.models import Cluster, Deployment
 
 #: instances that are written at once
 _AT_ONCE: Final = 8
+_NOT_MARKED: Final = "not marked, nothing to do"
 _UNREAD: Final = Verdict(Ownership.FOREIGN, "Its member is away, so its mark cannot be read.")
 
 
@@ -53,10 +57,11 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one name; ``error`` says why nothing was done."""
+    """What became of one name; ``error`` says why nothing was done, ``note`` that nothing had to be."""
 
     name: str
     error: IceShelvesError | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,14 @@ class _Asked:
     cluster_id: int
     names: list[str]
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Acting:
+    """What is written to, and the installation that writes."""
+
+    inventory: Inventory
+    installation: str
 
 
 class Adoptions:
@@ -89,7 +102,8 @@ class Adoptions:
         asked = _Asked(actor, cluster_id, _unique(names), request_id)
         installation = await in_thread(self._permit, asked, "cluster.adopt")
         inventory = await self._inventory(cluster_id)
-        return await self._each(asked, lambda name: inventory.adopt(name, adoption(installation)))
+        acting = _Acting(inventory, installation)
+        return await self._each(asked, acting, lambda name: inventory.adopt(name, adoption(installation)))
 
     async def release(
         self, actor: Actor, cluster_id: int, names: Sequence[str], request_id: str = ""
@@ -98,12 +112,27 @@ class Adoptions:
         asked = _Asked(actor, cluster_id, _unique(names), request_id)
         installation = await in_thread(self._permit, asked, "cluster.release")
         inventory = await self._inventory(cluster_id)
-        return await self._each(asked, lambda name: inventory.release(name, installation))
+        acting = _Acting(inventory, installation)
+        unmarked: set[str] = set()
+
+        async def release(name: str) -> Instance:
+            found = await inventory.instance(name)
+            if found is not None and found.readable and found.mark is None:
+                unmarked.add(name)
+            return await inventory.release(name, installation)
+
+        outcomes = await self._each(asked, acting, release)
+        return [
+            replace(one, note=_NOT_MARKED) if one.error is None and one.name in unmarked else one
+            for one in outcomes
+        ]
 
     async def _inventory(self, cluster_id: int) -> Inventory:
         return require(await self._providers.get(cluster_id), Inventory)
 
-    async def _each(self, asked: _Asked, act: Callable[[str], Awaitable[Instance]]) -> list[Outcome]:
+    async def _each(
+        self, asked: _Asked, acting: _Acting, act: Callable[[str], Awaitable[Instance]]
+    ) -> list[Outcome]:
         room = asyncio.Semaphore(_AT_ONCE)
         done: dict[str, Instance | None] = {}
 
@@ -112,12 +141,45 @@ class Adoptions:
                 try:
                     done[name] = await act(name)
                 except IceShelvesError as error:
-                    return Outcome(name, error)
+                    return Outcome(name, await self._explained(asked, acting, name, error))
                 return Outcome(name)
 
         outcomes = await asyncio.gather(*map(one, asked.names))
         await in_thread(record_some, self._database, asked.cluster_id, done)
         return outcomes
+
+    async def _explained(
+        self, asked: _Asked, acting: _Acting, name: str, error: IceShelvesError
+    ) -> IceShelvesError:
+        """Why ``name`` was refused: a deployment of ours is told apart from what others have marked."""
+        if error.code != "not_ours":
+            return error
+        try:
+            found = await acting.inventory.instance(name)
+        except IceShelvesError:
+            return error
+        uid = uid_of(None if found is None else found.mark, acting.installation)
+        if uid is None:
+            return error
+        explained: IceShelvesError | None = await in_thread(self._deployment_of, asked, name, uid)
+        return error if explained is None else explained
+
+    def _deployment_of(self, asked: _Asked, name: str, uid: str) -> IceShelvesError | None:
+        with self._database.read() as session:
+            query = (
+                sa.select(Deployment.id, Deployment.instance_name, Cluster.name)
+                .join(Cluster, Cluster.id == Deployment.cluster_id)
+                .where(Deployment.tenant_id == asked.actor.tenant_id, Deployment.uid == uid)
+            )
+            made = session.execute(query).first()
+        if made is None:
+            return None
+        number, instance, cluster = made
+        return Conflict(
+            f"The instance {name!r} carries the mark of our own deployment {number} ({cluster}:{instance}).",
+            code="not_ours",
+            hint="It needs no adoption, and was left as it is.",
+        )
 
     def _check_owner(self, actor: Actor, cluster_id: int) -> None:
         with self._database.read() as session:

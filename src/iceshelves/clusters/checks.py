@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from iceshelves.clusters.health import ACTIVE, AgentSeen, judge_agent
+from iceshelves.clusters.hints import fitted
 from iceshelves.clusters.outside import Outside
 from iceshelves.clusters.report import AgentState, Check, ClusterReport, Subject
 from iceshelves.clusters.rotation import how_to_trust
@@ -34,7 +34,6 @@ from iceshelves.providers.base import Placement, Provider, Rights, ServerInfo
 #: certificates that end sooner are warned of
 _SOON: Final = timedelta(days=30)
 #: what is wrong with who answers, rather than with what we may do there
-_COMMAND: Final = re.compile("(iceshelves cluster [a-z-]+) NAME")
 _TLS_CODES: Final = frozenset({"no_tls", "hypervisor_unreachable"})
 _HOST_KEY_CODES: Final = frozenset({"host_key_changed", "ssh_incompatible", "invalid_host_key"})
 _LOGIN_CODES: Final = frozenset({"ssh_denied", "ssh_agent_missing", "invalid_ssh_key"})
@@ -141,7 +140,7 @@ class _Examination:
 
     def _named(self, words: str) -> str:
         """Commands in hints stand for any cluster."""
-        return _COMMAND.sub(rf"\1 {self._subject.name}", words)
+        return fitted(words, self._subject.name, self._subject.family)
 
     def _summary(self) -> str:
         if self._server is None:
@@ -190,7 +189,13 @@ class _Examination:
         return await rights.check() if rights is not None else "nothing is restricted"
 
     async def _version(self) -> str:
-        server = self._known()
+        server, provider = self._known(), self._subject.family
+        if server.family != provider:
+            raise Failed(
+                f"This is {server.family}, not {provider}.",
+                code="wrong_provider",
+                hint=f"iceshelves cluster delete NAME, then add it with --provider {server.family}",
+            )
         return f"{server.family} {server.version}"
 
     async def _kinds(self) -> str:
@@ -243,7 +248,8 @@ class _Examination:
                 code="agent_away",
                 hint="See there whether it runs and reaches this server: systemctl status iceshelves-agent",
             )
-        return found.message
+        ago = (clock.now() - (self._agent.seen.last_seen or clock.now())).total_seconds()
+        return f"last seen {ago:.0f} s ago"
 
     def _known(self) -> ServerInfo:
         if self._server is None:

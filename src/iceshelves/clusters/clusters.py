@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -34,6 +34,9 @@ from iceshelves.core.threads import in_thread
 from iceshelves.providers.registry import open_provider
 from iceshelves.store.database import Database
 from iceshelves.store.models import DEFAULT_POLL_INTERVAL, Agent, Cluster, Deployment
+
+#: what may be wrong in a way that only a test can tell
+_SETTLED_BY_A_TEST: Final = ("endpoint_url", "project", "options")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ class Clusters:
         given = {name: getattr(change, name) for name in change.model_fields_set}
 
         def write(cluster: Cluster) -> dict[str, Any]:
+            former = [getattr(cluster, name) for name in _SETTLED_BY_A_TEST]
             for name, value in given.items():
                 if name.startswith("agent_"):
                     _set_agent(cluster, name.removeprefix("agent_"), value)
@@ -144,6 +148,9 @@ class Clusters:
                 elif value is not None or name == "max_operations":
                     setattr(cluster, name, value)
             self._check_reachable(cluster)
+            if former != [getattr(cluster, name) for name in _SETTLED_BY_A_TEST]:
+                cluster.status, cluster.status_message = health.UNKNOWN, "changed; not tested yet"
+                cluster.status_since = clock.now()
             return {"changed": sorted(given)}
 
         self._rows.edit(act, Edit("cluster.change", write))
@@ -159,9 +166,10 @@ class Clusters:
             ).scalar_one()
             if living:
                 raise Conflict(
-                    f"The cluster {cluster.name} has {living} deployments.",
+                    f"The cluster {cluster.name} has {living} deployment{'' if living == 1 else 's'}.",
                     code="cluster_in_use",
-                    hint=f"Delete them first: iceshelves list --cluster {cluster.name}",
+                    hint=f"List them, then delete each of them: iceshelves list --cluster {cluster.name};"
+                    f" iceshelves delete {cluster.name}:INSTANCE",
                 )
             used = session.execute(
                 sa.select(Deployment.id).where(Deployment.cluster_id == cluster_id).limit(1)
@@ -266,11 +274,11 @@ def _move(cluster: Cluster, url: str) -> None:
     if cluster.provider == "fake":
         cluster.endpoint_url = url
     elif cluster.connection_method == SOCKET:
-        cluster.endpoint_url = wishes.checked_socket(url) if url else wishes.usual_socket(cluster.provider)
+        cluster.endpoint_url = wishes.checked_socket(url or wishes.usual_socket(cluster.provider))
     elif cluster.connection_method == DIRECT:
-        cluster.endpoint_url = wishes.direct_url(url)
+        cluster.endpoint_url = wishes.direct_url(wishes.with_scheme(url, "https"))
     elif cluster.connection_method == SSH:
-        address = wishes.with_usual_socket(ssh_address(url), cluster.provider)
+        address = wishes.with_usual_socket(ssh_address(wishes.with_scheme(url, "ssh")), cluster.provider)
         stored = SshAccess.model_validate(cluster.connection)
         place = {"host": address.host, "user": address.user, "port": address.port}
         hops = (*stored.hops[:-1], stored.hops[-1].model_copy(update=place))

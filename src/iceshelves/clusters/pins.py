@@ -6,6 +6,7 @@ from typing import Any
 
 from iceshelves.clusters import reaching
 from iceshelves.clusters.adding import Shown, differs
+from iceshelves.clusters.hints import hints_for
 from iceshelves.clusters.outside import Outside, SshLook
 from iceshelves.clusters.reaching import DIRECT, SSH, DirectAccess, Reach, SshAccess
 from iceshelves.clusters.rows import Act, ClusterRows, Edit
@@ -46,7 +47,7 @@ class Pins:
         cluster = await in_thread(self._rows.find, act.actor, act.cluster_id)
         if cluster.connection_method != DIRECT:
             raise _nothing_to_accept(cluster, "certificate")
-        accepted = certificate_fingerprint(wanted)
+        accepted = certificate_fingerprint(wanted, cluster.provider)
         shown = await self._look_at_certificate(cluster)
         _check_named(shown, accepted)
 
@@ -85,7 +86,8 @@ class Pins:
         from iceshelves.connections.certificates import fingerprint, not_after
 
         host, port = reaching.api_address(cluster.endpoint_url)
-        pem = await self._outside.certificate(host, port)
+        with hints_for(cluster):
+            pem = await self._outside.certificate(host, port)
         trusted = DirectAccess.model_validate(cluster.connection).trusted
         return Shown(
             host,
@@ -115,7 +117,8 @@ class Pins:
         stored = SshAccess.model_validate(cluster.connection)
         hop = stored.hops[number]
         key = self._reach.keys(cluster).key if stored.auth == "key" else None
-        line = await self._outside.host_key(SshLook(reaching.ssh_hops(stored.hops[: number + 1]), key))
+        with hints_for(cluster):
+            line = await self._outside.host_key(SshLook(reaching.ssh_hops(stored.hops[: number + 1]), key))
         expected = fingerprint(hop.host_key)
         return Shown(hop.host, hop.port, "host_key", fingerprint(line), expected=expected, value=line)
 

@@ -44,6 +44,7 @@ METHODS: Final = (SOCKET, DIRECT, SSH, AGENT)
 OpenStream = Callable[[int], Awaitable[socket]]
 _SSH_EXAMPLE: Final = "ssh://root@host.example.org/var/lib/incus/unix.socket"
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]{1,253}")
+_NO_PORT: Final = "its port has to be a number from 1 to 65535"
 _API_PORT: Final = 8443
 _SSH_PORT: Final = 22
 
@@ -108,6 +109,13 @@ class _IncusOptions(_Stored):
 
     image_servers: tuple[_Source, ...] | None = None
     images_through: Literal["server"] | None = None
+
+
+_OPTIONS_EXAMPLES: Final = {
+    "image_servers": 'Write {"image_servers": [{"name": "own", "url": "https://images.example.org"}]}.',
+    "images_through": 'Write {"images_through": "server"}, or leave it out.',
+}
+_KNOWN_OPTIONS: Final = f"Its options are {' and '.join(_IncusOptions.model_fields)}; leave out others."
 
 
 def secret_place(cluster_id: int) -> str:
@@ -199,6 +207,12 @@ def socket_at(url: str) -> UnixSocket:
             code="invalid_connection",
             hint="Give its path, for example /var/lib/incus/unix.socket.",
         )
+    if "://" not in url and not url.startswith(("/", "unix:")):
+        raise InvalidInput(
+            "The path must be absolute.",
+            code="invalid_connection",
+            hint=f"{url[:200]!r} has to begin with a slash, as in /var/lib/incus/unix.socket.",
+        )
     connection = connection_from_url(url if url.startswith("unix:") else f"unix://{url}")
     if isinstance(connection, UnixSocket):
         return connection
@@ -250,18 +264,31 @@ def url_host(host: str) -> str:
 def _host_and_port(url: str, scheme: str, usual: int, example: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url if "://" in url else f"{scheme}://{url}")
-        host, port = parts.hostname or "", parts.port or usual
-    except ValueError as error:  # a port or an IPv6 address that is none
-        raise _no_address(example) from error
-    if parts.scheme != scheme or parts.password is not None or not _HOST.fullmatch(host):
-        raise _no_address(example)
+        host = parts.hostname or ""
+    except ValueError as error:  # an IPv6 address that is none
+        raise _no_address(url, "its host cannot be one", example) from error
+    try:
+        port = usual if parts.port is None else parts.port
+    except ValueError as error:
+        raise _no_address(url, _NO_PORT, example) from error
+    if parts.scheme != scheme:
+        raise _no_address(url, f"it has to begin with {scheme}://", example)
+    if parts.password is not None:
+        raise _no_address(url, "there is no place for a password in it", example)
+    if not port:
+        raise _no_address(url, _NO_PORT, example)
+    if not _HOST.fullmatch(host):
+        raise _no_address(url, "its host cannot be one" if host else "it names no host", example)
     return host, port
 
 
-def _no_address(example: str) -> InvalidInput:
-    """What was given is not repeated: it may hold a password."""
+def _no_address(url: str, why: str, example: str) -> InvalidInput:
+    """What stands before an ``@`` is not repeated: it may hold a password."""
+    shown = f"…@{url.rpartition('@')[2]}" if "@" in url else url
     return InvalidInput(
-        "The cluster's address cannot be read.", code="invalid_connection", hint=f"Write {example}."
+        f"The cluster's address {shown[:200]!r} cannot be read: {why}.",
+        code="invalid_connection",
+        hint=f"Write {example}.",
     )
 
 
@@ -280,6 +307,6 @@ def image_servers(options: dict[str, Any]) -> tuple[ImageServer, ...] | None:
         raise InvalidInput(
             f"The cluster's options are wrong at {where}: {first['msg']}",
             code="invalid_options",
-            hint='Write {"image_servers": [{"name": "own", "url": "https://images.example.org"}]}.',
+            hint=_OPTIONS_EXAMPLES.get(str(first["loc"][0]) if first["loc"] else "", _KNOWN_OPTIONS),
         ) from error
     return None if wanted is None else tuple(ImageServer(source.name, source.url) for source in wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from iceshelves.clusters.hints import hints_for
 from iceshelves.clusters.outside import Outside
 from iceshelves.clusters.reaching import DIRECT, SSH, DirectAccess, Keys, Reach, SshAccess
 from iceshelves.clusters.rows import Act, ClusterRows, Edit
@@ -46,10 +47,11 @@ class Rotation:
         Raises :class:`NotFound`, :class:`InvalidInput` ``nothing_to_rotate``, and what the connection does.
         """
         cluster = await in_thread(self._rows.find, act.actor, act.cluster_id)
-        if cluster.connection_method == DIRECT:
-            return await self._rotate_certificate(act, DirectAccess.model_validate(cluster.connection))
-        if cluster.connection_method == SSH and cluster.secrets is not None:
-            return await self._rotate_ssh_key(act)
+        with hints_for(cluster):
+            if cluster.connection_method == DIRECT:
+                return await self._rotate_certificate(act, DirectAccess.model_validate(cluster.connection))
+            if cluster.connection_method == SSH and cluster.secrets is not None:
+                return await self._rotate_ssh_key(act)
         raise InvalidInput(
             f"IceShelves holds no key to {cluster.name} that it could renew.",
             code="nothing_to_rotate",
@@ -83,7 +85,7 @@ class Rotation:
                 "pending",
                 new.certificate,
                 f"The new certificate is made, but we may not have it trusted ourselves: {error.message}",
-                f"{how_to_trust(cluster.provider)}, then rotate again.",
+                f"{how_to_trust(cluster.provider)}\nThen: iceshelves cluster rotate {cluster.name}",
             )
         return None if await self._outside.trusts(new) else _not_taken(new)
 

@@ -65,6 +65,20 @@ def direct_url(url: str) -> str:
     return https_url(*reaching.api_address(url))
 
 
+def with_scheme(url: str, scheme: str) -> str:
+    """``url`` if it begins with ``scheme``: any word could be a host's name, but is hardly ever meant so.
+
+    Raises :class:`InvalidInput` ``invalid_connection``.
+    """
+    if url.startswith(f"{scheme}://"):
+        return url
+    raise InvalidInput(
+        "The cluster's address has to be of the same method as before.",
+        code="invalid_connection",
+        hint=f"Write {scheme}://… in full.",
+    )
+
+
 def https_url(host: str, port: int) -> str:
     return f"https://{reaching.url_host(host)}:{port}"
 
@@ -99,14 +113,20 @@ def check_fields(wanted: ClusterAddress, method: str) -> None:
             )
 
 
-def certificate_fingerprint(text: str) -> str:
+def client_of(provider: str) -> str:
+    """The command of a family's own client."""
+    return "lxc" if provider == "lxd" else "incus"
+
+
+def certificate_fingerprint(text: str, provider: str = "incus") -> str:
     """A SHA-256 however it was written.  Raises :class:`InvalidInput` ``invalid_fingerprint``."""
     plain = text.strip().lower().removeprefix("sha256").lstrip(":=").replace(":", "")
     if not _HEX.fullmatch(plain):
         raise InvalidInput(
             "This is not the fingerprint of a certificate.",
             code="invalid_fingerprint",
-            hint="Give all 64 hex digits of its SHA-256; on the hypervisor: incus info | grep fingerprint",
+            hint="Give all 64 hex digits of its SHA-256; on the hypervisor:"
+            f" {client_of(provider)} info | grep fingerprint",
         )
     return plain
 

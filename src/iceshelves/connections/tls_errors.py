@@ -42,7 +42,8 @@ def unreachable(where: str, error: BaseException, deadline: float) -> Temporary:
     return Temporary(
         f"The hypervisor at {where} cannot be reached: {why}.",
         code="hypervisor_unreachable",
-        hint="Check the address, and that the daemon listens there: incus config get core.https_address",
+        hint="Check the address, and that the daemon listens there: incus config get core.https_address"
+        " (lxc on LXD)",
         delay=2.0,
     )
 

@@ -53,14 +53,46 @@ def test_direct_by_flags(run: Any, adding: Any, tmp_path: Path, monkeypatch: pyt
         "trust_token": "tok-en",
     }
     monkeypatch.setenv("ICESHELVES_TRUST_PASSWORD", "pass-word")
-    (tmp_path / "pem").write_text("PEM")
+    pem = "-----BEGIN CERTIFICATE-----\n"
+    (tmp_path / "pem").write_text(pem)
     files = ["--certificate", "--key", "--server-certificate"]
     given = [part for flag in files for part in (flag, str(tmp_path / "pem"))]
     run("cluster", "add", "far", "--provider", "lxd", "--direct", "https://hv", "--password", *given)
     found = body(adding)
     assert (found["trust_password"], found["client_key"], found["server_certificate"]) == (
-        "pass-word", "PEM", "PEM",
+        "pass-word", pem, pem,
     )  # fmt: skip
+    (tmp_path / "none").write_text("no certificate")
+    done = run("cluster", "add", "far", "--direct", "https://hv", files[2], str(tmp_path / "none"))
+    assert (done.code, "none holds no certificate in PEM" in done.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "option"),
+    [
+        (["--agent", "--fingerprint", FOUND], "--fingerprint has no effect with --agent"),
+        (["--socket", "/run/d.sock", "--key", "k"], "--key has no effect with --socket"),
+        (["--socket", "/run/d.sock", "--jump", "gate"], "--jump has no effect with --socket"),
+        (["--direct", "https://hv", "--host-key", "SHA256:x"], "--host-key has no effect with --direct"),
+        (["--ssh", "ssh://hv", "--token-file", "x"], "--token-file has no effect with --ssh"),
+        (["--ssh", "ssh://hv", "--poll-interval", "9"], "--poll-interval has no effect with --ssh"),
+        (["--fingerprint", FOUND], "--fingerprint has no effect with --socket"),
+    ],
+)
+def test_options_of_another_way_are_refused(run: Any, adding: Any, flags: list[str], option: str) -> None:
+    done = run("cluster", "add", "far", *flags)
+    assert done.code == 1
+    assert option in done.err
+    assert "field_without_effect" in done.err
+    assert adding.sent == []
+
+
+def test_after_a_failed_test_it_is_changed_rather_than_deleted(run: Any, adding: Any) -> None:
+    adding.on("POST", "/api/clusters/far/test", {"status": "error", "details": {"message": "away"}})
+    done = run("cluster", "add", "far", "--socket", "/run/d.sock")
+    assert done.err.index("cluster set far") < done.err.index("cluster delete far")
+    done = run("cluster", "add", "far", "--socket", "/run/d.sock", "--no-test")
+    assert (done.code, "Next:  iceshelves cluster test far" in done.out) == (0, True)
 
 
 def test_ssh_by_flags(run: Any, adding: Any) -> None:
@@ -96,6 +128,9 @@ def test_an_agents_cluster_is_enrolled_next(run: Any, adding: Any) -> None:
     [
         ["--direct", "https://hv", "--ssh", "ssh://hv"],
         ["--direct", "https://hv", "--token", "--password"],
+        ["--direct", "https://hv", "--fingerprint", FOUND, "--server-certificate", "file"],
+        ["--direct", "https://hv", "--certificate", "file"],
+        ["--direct", "https://hv", "--key", "file"],
         ["--ssh", "ssh://hv", "--jump", "a:b"],
         ["--ssh", "ssh://hv", "--host-key", "x", "--host-key", "y"],
     ],
@@ -182,6 +217,8 @@ def test_a_cluster_is_changed(run: Any, server: Any) -> None:
     server.on("PATCH", "/api/clusters/far", {"cluster_id": 1})
     assert run("cluster", "set", "far", "--project", "web", "--max-operations", "none").code == 0
     assert server.sent[-1].json == {"project": "web", "max_operations": None}
+    assert "Next:  iceshelves cluster test far" in run("cluster", "set", "far", "--endpoint", "/run/x").out
+    assert "Next:" not in run("cluster", "set", "far", "--description", "x").out
     assert run("cluster", "set", "far").code == 2
     assert run("cluster", "set", "far", "--max-operations", "many").code == 2
 
@@ -208,6 +245,21 @@ def test_a_certificate_is_accepted_after_a_look(run: Any, server: Any, terminal:
     assert run("cluster", "accept-certificate", "far").code == 1
     server.on("POST", "/api/clusters/far/look", {"shown": [shown("b" * 64)]})
     assert "nothing_to_accept" in run("cluster", "accept-certificate", "far").err
+
+
+def test_a_host_that_is_not_on_the_way_is_refused_before_anything_is_shown(
+    run: Any, server: Any, terminal: list[str]
+) -> None:
+    key = {**shown("SHA256:x"), "kind": "host_key", "port": 22}
+    server.on("POST", "/api/clusters/far/look", {"shown": [{**key, "host": "gate"}, key]})
+    server.on("POST", "/api/clusters/far/accept-host-key", {"cluster_id": 1})
+    done = run("cluster", "accept-host-key", "far", "--host", "gaet")
+    assert done.code == 1
+    assert "host_not_on_the_way" in done.err
+    assert "SHA256" not in done.err
+    assert not server.to("POST", "/api/clusters/far/accept-host-key")
+    terminal += ["y"]
+    assert run("cluster", "accept-host-key", "far", "--host", "gate:22").code == 0
 
 
 def test_without_a_terminal_the_fingerprint_is_given(run: Any, server: Any) -> None:

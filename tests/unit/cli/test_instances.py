@@ -65,6 +65,9 @@ def test_each_name_has_its_result(run: Any, server: Any) -> None:
     assert server.sent[0].json == {"names": ["a", "web"]}
     server.on("POST", "/api/clusters/lab/release", {"done": 1, "results": [outcome("a")]})
     assert run("cluster", "release", "lab", "a").out == "✓ a: released\n"
+    unmarked = {**outcome("a"), "note": "not marked, nothing to do"}
+    server.on("POST", "/api/clusters/lab/release", {"done": 1, "results": [unmarked]})
+    assert run("cluster", "release", "lab", "a").out == "✓ a: not marked, nothing to do\n"
 
 
 def test_all_are_those_that_nobody_has_marked_and_it_asks_first(

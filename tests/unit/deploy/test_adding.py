@@ -130,6 +130,11 @@ def test_without_a_pin_a_server_is_refused_and_its_fingerprint_told(desk: Desk) 
     assert f"--host-key {found}" in (error.hint or "")
 
 
+def test_lxd_is_told_of_in_its_own_words(desk: Desk) -> None:
+    error = desk.refused(connection_method="direct", endpoint_url="https://hv", provider="lxd")
+    assert "lxc info | grep fingerprint" in (error.hint or "")
+
+
 def test_another_pin_is_refused_with_both(desk: Desk) -> None:
     given = {"connection_method": "direct", "endpoint_url": "https://hv", "server_certificate": "a" * 64}
     error = desk.refused(**given)
@@ -314,12 +319,15 @@ def test_what_cannot_be_meant_is_refused(desk: Desk, fields: dict[str, Any], cod
     assert "hush" not in str(error.to_json())
 
 
-def test_only_a_socket_can_be_named(desk: Desk, tmp_path: Path) -> None:
+def test_only_a_socket_can_be_named(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "plain"
     file.touch()
     for path in (file, tmp_path, tmp_path / "nothing"):
         assert desk.refused(endpoint_url=str(path)).code == "not_a_socket"
-    found = desk.reach.connection(desk.row(desk.add()))  # the usual one may come later
+    monkeypatch.setattr(Path, "is_socket", lambda _path: False)
+    assert "/var/lib/incus/unix.socket" in desk.refused().message  # the usual one is none better
+    monkeypatch.setattr(Path, "is_socket", lambda _path: True)
+    found = desk.reach.connection(desk.row(desk.add()))
     assert found == UnixSocket("/var/lib/incus/unix.socket", "default", None)
 
 
@@ -366,6 +374,19 @@ def test_a_pin_is_replaced_by_the_very_one_that_is_named(desk: Desk) -> None:
     assert entry.details == {"former": former, "accepted": found}
     with pytest.raises(InvalidInput):
         asyncio.run(desk.clusters.pins.accept_host_key(desk.act(cluster_id), found))
+
+
+def test_hints_name_the_cluster(desk: Desk) -> None:
+    cluster_id = desk.direct(provider="lxd")
+    hint = "iceshelves cluster rotate NAME; incus config trust add-certificate FILE; incus info"
+    for method, attempt in (
+        ("certificate", desk.clusters.pins.look),
+        ("trusts", desk.clusters.rotation.rotate),
+    ):
+        desk.outside.failing[method] = Denied("x", code="x", hint=hint)
+        with pytest.raises(Denied) as caught:
+            asyncio.run(attempt(desk.act(cluster_id)))
+        assert caught.value.hint == "iceshelves cluster rotate far; lxc config trust add FILE; lxc info"
 
 
 def test_a_host_key_on_the_way_is_replaced_alone(desk: Desk) -> None:
@@ -469,6 +490,73 @@ def test_a_cluster_is_changed_and_its_pins_stay(desk: Desk) -> None:
     moved = desk.socket(tunnel)
     assert (moved.hops[0].host, moved.hops[0].user, moved.path) == ("hv2", "ops", "/run/d.sock")
     assert moved.hops[0].host_key == desk.outside.host_keys["hv"]
+
+
+def test_what_only_a_test_can_tell_is_unknown_after_a_change(desk: Desk) -> None:
+    cluster_id = desk.direct()
+    for change, status in (
+        (ClusterChange(description="x"), "active"),
+        (ClusterChange(project="web"), "unknown"),
+        (ClusterChange(project="web"), "active"),
+        (ClusterChange(options={"image_servers": []}), "unknown"),
+        (ClusterChange(endpoint_url="https://hv2"), "unknown"),
+    ):
+        with desk.plane.control.database.write() as session:
+            session.get_one(Cluster, cluster_id).status = "active"
+        desk.clusters.change(desk.act(cluster_id), change)
+        assert desk.row(cluster_id).status == status
+    assert desk.row(cluster_id).status_message == "changed; not tested yet"
+
+
+def test_an_address_of_another_shape_is_refused(desk: Desk) -> None:
+    for cluster_id in (desk.direct(name="one"), desk.ssh(name="two")):
+        former = desk.row(cluster_id).endpoint_url
+        for garbage in ("garbage", "", "/run/d.sock", "fake://x"):
+            with pytest.raises(InvalidInput) as caught:
+                desk.clusters.change(desk.act(cluster_id), ClusterChange(endpoint_url=garbage))
+            assert caught.value.code == "invalid_connection"
+        assert desk.row(cluster_id).endpoint_url == former
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://hv:99999", "'https://hv:99999' cannot be read: its port"),
+        ("https://hv:0", "its port"),
+        ("http://hv", "'http://hv' cannot be read: it has to begin with https://"),
+        ("https://me:hush@hv", "'…@hv' cannot be read: there is no place for a password"),
+        ("https://me:hu/sh@hv:x", "'…@hv:x' cannot be read: its port"),
+        ("https://[::1", "its host"),
+        ("https://", "it names no host"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told(desk: Desk, url: str, why: str) -> None:
+    error = desk.refused(connection_method="direct", endpoint_url=url)
+    assert why in error.message
+    assert "hu" not in error.message
+
+
+def test_a_relative_path_is_told_so(desk: Desk) -> None:
+    assert desk.refused(endpoint_url="run/d.sock").message == "The path must be absolute."
+
+
+def test_a_wrong_option_is_mended_by_its_own_hint(desk: Desk) -> None:
+    for options, words in (
+        ({"image_servers": 1}, "images.example.org"),
+        ({"images_through": "x"}, "images_through"),
+        ({"other": 1}, "image_servers and images_through"),
+    ):
+        error = desk.refused(connection_method="agent", options=options)
+        assert words in (error.hint or "")
+        assert ("images.example.org" in (error.hint or "")) == ("image_servers" in options)
+
+
+def test_a_cluster_in_use_says_how_to_empty_it(desk: Desk) -> None:
+    desk.plane.deploy("web")
+    with pytest.raises(Conflict) as caught:
+        desk.clusters.delete(ADMIN, desk.plane.cluster_id)
+    assert "has 1 deployment." in caught.value.message
+    assert "iceshelves delete local:" in (caught.value.hint or "")
 
 
 def test_a_strangers_cluster_is_none(desk: Desk) -> None:

@@ -454,9 +454,11 @@ def test_the_usual_socket_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_a_clusters_options_are_checked_when_it_is_added(plane: Plane, options: dict[str, Any]) -> None:
+    new = NewCluster(name="real", connection_method="agent-poll", options=options)
     with pytest.raises(InvalidInput) as caught:
-        plane.control.clusters.add(ADMIN, NewCluster(name="real", options=options))
+        plane.control.clusters.add(ADMIN, new)
     assert caught.value.code == "invalid_options"
     assert "secret" not in str(caught.value.to_json())
     good = {"image_servers": [{"name": "own", "url": "https://host/"}]}
-    assert plane.control.clusters.add(ADMIN, NewCluster(name="real", options=good)) > 0
+    new = NewCluster(name="real", connection_method="agent-poll", options=good)
+    assert plane.control.clusters.add(ADMIN, new) > 0

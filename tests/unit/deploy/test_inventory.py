@@ -235,15 +235,20 @@ def test_scan_adopt_and_release(plane: Any, play: Any) -> None:
         assert [outcome.name for outcome in ended] == ["theirs", "web", "alien", "nothing"]
         codes = [outcome.error.code if outcome.error else None for outcome in ended]
         assert codes == [None, "not_ours", "not_ours", "instance_not_found"]
+        assert "our own deployment 1 (local:web)" in ended[1].error.message
+        assert "another installation" in ended[2].error.message
         assert theirs.config == {"limits.cpu": "1"}
         assert owners(plane)["theirs"] == "adopted"
         mark = theirs.mark
         assert await adoptions.adopt(ADMIN, key, ["theirs"]) == [Outcome("theirs")]
         assert theirs.mark == mark
         assert (await adoptions.scan(ADMIN, key)).counts["adopted"] == 1
+        notes: list[str] = []
         for name, code in (("theirs", None), ("theirs", None), ("web", "not_ours"), ("alien", "not_ours")):
             (outcome,) = await adoptions.release(ADMIN, key, [name])
             assert (outcome.error.code if outcome.error else None) == code
+            notes.append(outcome.note)
+        assert notes == ["", "not marked, nothing to do", "", ""]
         assert theirs.mark is None
         assert alien.mark is not None
         await until(lambda: owners(plane)["theirs"] == "foreign")

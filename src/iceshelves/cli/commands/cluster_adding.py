@@ -19,6 +19,9 @@ from iceshelves.core.errors import InvalidInput
 TOKEN: Final = Hidden("Trust token", "ICESHELVES_TRUST_TOKEN")
 PASSWORD: Final = Hidden("Trust password", "ICESHELVES_TRUST_PASSWORD")
 _SSH_PORT: Final = 22
+_PEM: Final = "-----BEGIN CERTIFICATE-----"
+#: the ways by the flags that choose them
+_FLAGS: Final = {"unix-socket": "--socket", "direct-api": "--direct", "ssh": "--ssh", "agent-poll": "--agent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Wish:
     ssh_agent: bool
     host_key: tuple[str, ...]
     jump: tuple[str, ...]
+    poll_interval: int | None
 
     @property
     def by_token(self) -> bool:
@@ -62,6 +66,35 @@ class Wish:
             "agent-poll": self.agent,
         }
         return [method for method, given in found.items() if given]
+
+    def check_options(self, method: str) -> None:
+        """Refuse what ``method`` would drop: a pin above all must never be lost silently.
+
+        Raises :class:`InvalidInput` ``field_without_effect``.
+        """
+        direct, ssh, agent = ("direct-api",), ("ssh",), ("agent-poll",)
+        meant: list[tuple[str, object, tuple[str, ...]]] = [
+            ("--token", self.token, direct),
+            ("--token-file", self.token_file, direct),
+            ("--password", self.password, direct),
+            ("--password-file", self.password_file, direct),
+            ("--fingerprint", self.fingerprint, direct),
+            ("--server-certificate", self.server_certificate, direct),
+            ("--certificate", self.certificate, direct),
+            ("--key", self.key, direct + ssh),
+            ("--ssh-agent", self.ssh_agent, ssh),
+            ("--host-key", self.host_key, ssh),
+            ("--jump", self.jump, ssh),
+            ("--poll-interval", self.poll_interval, agent),
+        ]
+        for option, given, methods in meant:
+            if given and method not in methods:
+                ways = " or ".join(_FLAGS[way] for way in methods)
+                raise InvalidInput(
+                    f"{option} has no effect with {_FLAGS[method]}.",
+                    code="field_without_effect",
+                    hint=f"Leave it out; it belongs to {ways}.",
+                )
 
 
 @click.command()
@@ -114,7 +147,6 @@ def add(
     project: str,
     description: str,
     max_operations: int | None,
-    poll_interval: int | None,
     options: str | None,
     no_test: bool,
     **way: Any,
@@ -137,8 +169,8 @@ def add(
     }
     if max_operations is not None:
         body["max_operations"] = max_operations
-    if poll_interval is not None:
-        body["agent_poll_interval"] = poll_interval
+    if wish.poll_interval is not None:
+        body["agent_poll_interval"] = wish.poll_interval
     added = _add(app, body)
     click.echo(f"Added {name}.")
     if body["connection_method"] == "agent-poll":
@@ -147,12 +179,15 @@ def add(
     if added.get("next_step") and not _done(name, added):
         return 0
     if no_test:
+        click.echo(f"Next:  iceshelves cluster test {name}")
         return 0
     status = tell_test(app.client.post(f"/api/clusters/{segment(name)}/test"))
     if status:
         click.echo(
             f"Next:  iceshelves cluster test {name}     when that is mended\n"
-            f"       iceshelves cluster delete {name}   to add it anew, with another address",
+            f"       iceshelves cluster set {name} …    with --endpoint, --project or --options where those"
+            " are wrong\n"
+            f"       iceshelves cluster delete {name}   only to add it anew in another way",
             err=True,
         )
     return status
@@ -165,6 +200,7 @@ def _way(wish: Wish) -> dict[str, Any]:
     method = wish.methods[0] if wish.methods else ""
     if not method and wish.provider != "fake" and somebody_is_there():
         return _conversation(wish)
+    wish.check_options(method or "unix-socket")
     if method == "direct-api":
         return _direct(wish, wish.direct or "")
     if method == "ssh":
@@ -175,11 +211,17 @@ def _way(wish: Wish) -> dict[str, Any]:
 def _direct(wish: Wish, url: str) -> dict[str, Any]:
     if wish.by_token and wish.by_password:
         raise click.UsageError("Give a token or a password, not both.")
+    if wish.fingerprint and wish.server_certificate:
+        raise click.UsageError("Give --fingerprint or --server-certificate, not both.")
+    if wish.certificate and not wish.key:
+        raise click.UsageError("--certificate needs --key, the private key of that certificate.")
+    if wish.key and not wish.certificate:
+        raise click.UsageError("--key needs --certificate, the certificate of that key.")
     body: dict[str, Any] = {"connection_method": "direct-api", "endpoint_url": url}
     if wish.fingerprint:
         body["server_certificate"] = wish.fingerprint
     if wish.server_certificate:
-        body["server_certificate"] = text_of_file(wish.server_certificate)
+        body["server_certificate"] = _certificate_in(wish.server_certificate)
     if wish.certificate:
         body["client_cert"] = text_of_file(wish.certificate)
     if wish.key:
@@ -189,6 +231,21 @@ def _direct(wish: Wish, url: str) -> dict[str, Any]:
     if wish.by_password:
         body["trust_password"] = PASSWORD.read(wish.password_file).reveal()
     return body
+
+
+def _certificate_in(file: str) -> str:
+    """The certificate in ``file``: anything else would be taken for a fingerprint.
+
+    Raises :class:`InvalidInput` ``invalid_certificate``.
+    """
+    text = text_of_file(file)
+    if _PEM not in text:
+        raise InvalidInput(
+            f"{file} holds no certificate in PEM.",
+            code="invalid_certificate",
+            hint="Give a file with BEGIN CERTIFICATE in it, or the fingerprint with --fingerprint.",
+        )
+    return text[text.index(_PEM) :]
 
 
 def _ssh(wish: Wish, url: str) -> dict[str, Any]:
@@ -223,6 +280,7 @@ def _conversation(wish: Wish) -> dict[str, Any]:
     )
     body: dict[str, Any] = {"provider": family}
     if family == "fake":
+        wish.check_options("unix-socket")
         return {**body, "connection_method": "unix-socket", "endpoint_url": ""}
     method = asking.choose(
         "How does this server reach it?",
@@ -233,6 +291,7 @@ def _conversation(wish: Wish) -> dict[str, Any]:
             ("agent-poll", "not at all: an agent there polls this server"),
         ],
     )
+    wish.check_options(method)
     if method == "unix-socket":
         path = asking.ask("Its socket (Enter for the usual one)", "")
         return {**body, "connection_method": method, "endpoint_url": path}
@@ -298,7 +357,7 @@ def _vouch(body: dict[str, Any], error: InvalidInput) -> None:
 
 def _done(name: str, added: Mapping[str, Any]) -> bool:
     """Tell what is still to be done there; whether somebody says that it is."""
-    click.echo(f"It does not let this server in yet.  {added['next_step']}:\n")
+    click.echo(f"It does not let this server in yet.  {added['next_step']}\n")
     click.echo(str(added.get("client_certificate") or added.get("ssh_public_key") or "").rstrip())
     click.echo(f"\nThis is also printed by: iceshelves cluster certificate {name}")
     if not somebody_is_there():

@@ -70,6 +70,8 @@ def set_(
         raise click.UsageError("Say what is to be different; see --help.")
     app.client.patch(f"/api/clusters/{segment(name)}", body)
     click.echo(f"Changed {name}.")
+    if not body.keys().isdisjoint(("endpoint_url", "project", "options")):
+        click.echo(f"Next:  iceshelves cluster test {name}")
 
 
 @click.command("accept-certificate")
@@ -133,6 +135,7 @@ def certificate(app: App, name: str) -> None:
     """Print what a cluster has to trust: our client certificate, or our SSH public key.
 
     Incus takes it from standard input:  incus config trust add-certificate -
+    LXD from a file:  lxc config trust add FILE
     """
     found = app.client.get(f"/api/clusters/{segment(name)}")
     public = found.get("client_certificate") or found.get("ssh_public_key")
@@ -154,7 +157,10 @@ def _limit(text: str) -> int | None:
 
 
 def _looked_at(app: App, name: str, host: str) -> Mapping[str, Any]:
-    """What the server in question shows now.  Raises :class:`InvalidInput` where nobody can vouch for it."""
+    """What the server in question shows now.
+
+    Raises :class:`InvalidInput` where nobody can vouch for it, and ``host_not_on_the_way``.
+    """
     if not asking.somebody_is_there():
         raise InvalidInput(
             "Nobody is here to compare fingerprints.",
@@ -162,10 +168,19 @@ def _looked_at(app: App, name: str, host: str) -> Mapping[str, Any]:
             hint="Give the one that you have compared with --fingerprint.",
         )
     shown = app.client.post(f"/api/clusters/{segment(name)}/look")["shown"]
-    found: Mapping[str, Any] = next(
-        (one for one in shown if host in (one["host"], f"{one['host']}:{one['port']}")), shown[-1]
+    if not host:
+        last: Mapping[str, Any] = shown[-1]
+        return last
+    for one in shown:
+        plain = f"[{one['host']}]" if ":" in one["host"] else one["host"]
+        if host in (one["host"], f"{plain}:{one['port']}"):
+            found: Mapping[str, Any] = one
+            return found
+    raise InvalidInput(
+        f"{host} is not on the way to {name}.",
+        code="host_not_on_the_way",
+        hint=f"It leads over {', '.join(str(one['host']) for one in shown)}.",
     )
-    return found
 
 
 def _vouched(shown: Mapping[str, Any]) -> str:

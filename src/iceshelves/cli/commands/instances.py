@@ -133,7 +133,11 @@ def _act(app: App, name: str, action: str, names: Sequence[str]) -> int:
         ended = app.client.post(f"/api/clusters/{segment(name)}/{action}", body)
         for result in ended["results"]:
             error = result.get("error") or {}
-            click.echo(check_line(bool(result["ok"]), result["name"], error.get("message") or done))
+            click.echo(
+                check_line(
+                    bool(result["ok"]), result["name"], error.get("message") or result.get("note") or done
+                )
+            )
             if error.get("hint"):
                 click.echo(f"    {printable(str(error['hint']))}")
             status = status if result["ok"] else ERROR

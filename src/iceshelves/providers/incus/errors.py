@@ -28,7 +28,13 @@ _AWAY: Final = re.compile(
     r"missing event connection with target cluster member"
     r'|\b(?:get|post|put|patch|delete) "https://[^"]+/1\.0/[^"]*": '
 )
-_BUSY: Final = ("is busy running", "database is locked", "too many requests", "not yet initialized")
+_BUSY: Final = (
+    "is busy running",
+    "database is locked",
+    "too many requests",
+    "not yet initialized",
+    "server isn't ready yet",  # a member that has just come back
+)
 # How Incus answers, as a 500, a certificate that is restricted to other projects.
 _NO_RIGHTS: Final = "user does not have permission"
 # What is missing, by the daemons' words for it.

@@ -109,6 +109,7 @@ def _ended(outcomes: Iterable[Outcome]) -> Response:
             name=outcome.name,
             ok=outcome.error is None,
             error=None if outcome.error is None else Failure.model_validate(outcome.error.to_json()),
+            note=outcome.note,
         )
         for outcome in outcomes
     ]

@@ -67,11 +67,12 @@ class InstanceNames(Body):
 
 
 class InstanceOutcome(Shown):
-    """What became of one instance; ``error`` says why nothing was done."""
+    """What became of one instance; ``error`` says why nothing was done, ``note`` that nothing had to be."""
 
     name: str
     ok: bool
     error: Failure | None
+    note: str = ""
 
 
 class InstanceOutcomes(Shown):
