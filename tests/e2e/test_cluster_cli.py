@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import ssl
 import subprocess
 import sys
@@ -87,6 +88,12 @@ def _handler(daemon: Daemon) -> type[BaseHTTPRequestHandler]:
             """Nothing."""
 
     return Handler
+
+
+def _take_the_terminal() -> None:
+    """Have Ctrl-C mean something, also where these tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 class Conversation:
