@@ -280,7 +280,7 @@ async def test_a_member_that_is_away_degrades_its_cluster_and_nobody_forgets_who
         assert scan.counts["adopted"] == 2
         proxy.cut("/1.0/events")
         away = {**adopted, "there": ("error", "adopted")}
-        await watched.until(lambda known: known == away, 10)
+        await watched.until(lambda known: known == away, 40)
         await asyncio.to_thread(cluster.members["m3"].start)
         await watched.status("active", 40)
     # Sockets close in the loop's next turns, and one that is open keeps its peer's network alive.
