@@ -44,7 +44,9 @@ class InnerAgent:
         self._pid = folder / f"agent-{host.name}.pid"
         self._log = folder / f"agent-{host.name}.log"
         url = f"http://{server.address}/iceshelves"
-        self._enrolment = ["--server", url, "--enroll", token, "--socket", str(host.socket)]
+        file = folder / f"token-{host.name}"
+        file.write_text(f"{token}\n")
+        self._enrolment = ["--server", url, "--enroll", str(file), "--socket", str(host.socket)]
 
     def start(self) -> None:
         command = [sys.executable, "-m", "iceshelves", "agent", "--state", str(self._state)]
