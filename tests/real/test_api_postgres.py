@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +17,9 @@ from starlette.testclient import TestClient
 from iceshelves.core import clock
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.engine import Workflow
 from iceshelves.server.app import create_app
 from iceshelves.store.models import LogLine, Operation
-
-
-class IdleEngine:
-    """Takes operations and leaves them pending."""
-
-    async def start(self, workflow: Workflow) -> None: ...
-
-    async def submit(self, operation_id: str) -> None: ...
-
-    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
-        return dict.fromkeys(operation_ids, True)
-
-    async def forget(self, operation_ids: Sequence[str]) -> None: ...
-
-    async def stop(self) -> None: ...
+from testbed.engine import IdleEngine
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,6 @@ from iceshelves.core import clock
 from iceshelves.core.errors import Conflict
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.engine import Workflow
 from iceshelves.providers import base
 from iceshelves.providers.base import Instance, InstanceSpec, ServerInfo, Volume, require
 from iceshelves.store.database import Database
@@ -33,6 +32,7 @@ from real.incus_proxy import Proxy, proxied
 from testbed import images
 from testbed.cluster import Cluster as Machines
 from testbed.cluster import running_cluster
+from testbed.engine import IdleEngine
 from testbed.hosts import INCUS, LXD, Host, Hypervisor, missing_for_hosts
 
 pytestmark = pytest.mark.anyio
@@ -51,21 +51,6 @@ def host(request: pytest.FixtureRequest) -> Host:
     request.getfixturevalue(f"{prefix}tiny_image")
     found: Host = request.getfixturevalue(f"{request.param}_host")
     return found
-
-
-class NoEngine:
-    """Nothing is deployed here."""
-
-    async def start(self, workflow: Workflow) -> None: ...
-
-    async def submit(self, operation_id: str) -> None: ...
-
-    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
-        return dict.fromkeys(operation_ids, True)
-
-    async def forget(self, operation_ids: Sequence[str]) -> None: ...
-
-    async def stop(self) -> None: ...
 
 
 @dataclass
@@ -124,7 +109,7 @@ async def watched(host: Host, tmp_path: Path) -> AsyncIterator[Watched]:
 
 @asynccontextmanager
 async def started(host: Host, proxy: Proxy, tmp_path: Path) -> AsyncIterator[Watched]:
-    control = ControlPlane(Settings(data=tmp_path / "data", health_interval=1.0), NoEngine())
+    control = ControlPlane(Settings(data=tmp_path / "data", health_interval=1.0), IdleEngine())
     with control.database.write() as session:
         cluster = Cluster(
             tenant_id=1, name="real", provider=host.hypervisor.family, connection_method="unix-socket",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from iceshelves.access.policy import Actor, Role
 from iceshelves.connections.values import AgentStream
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.engine import Workflow
 from iceshelves.server.app import create_app
 from iceshelves.store.models import Cluster
+from testbed.engine import IdleEngine
 from testbed.hosts import Host, die_with_parent, wait_until
 from testbed.server import Server
 
@@ -109,30 +109,11 @@ def running_agent(server: Server, cluster: str, host: Host, folder: Path) -> Ite
         agent.stop()
 
 
-class _NoEngine:
-    """For a control plane whose clusters all have agents.  The real one is one for each process."""
-
-    async def start(self, workflow: Workflow) -> None:
-        """Nothing is carried out here."""
-
-    async def submit(self, operation_id: str) -> None:
-        raise AssertionError(f"{operation_id} is an agent's")
-
-    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
-        return {}
-
-    async def forget(self, operation_ids: Sequence[str]) -> None:
-        """Nothing is remembered."""
-
-    async def stop(self) -> None:
-        """Nothing goes on."""
-
-
 class _Served:
     """A control plane that a thread of this process serves."""
 
     def __init__(self, data: Path) -> None:
-        self.control = ControlPlane(Settings(data=data), _NoEngine())
+        self.control = ControlPlane(Settings(data=data), IdleEngine())
         self.loop: asyncio.AbstractEventLoop | None = None
         self._app = create_app(self.control)
         config = uvicorn.Config(

@@ -11,6 +11,7 @@ import random
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ class SlowClose(Fault):
 
 
 @dataclass(frozen=True)
-class _At(Fault):
+class _At(Fault, ABC):
     """Something happens once ``after`` bytes have passed in the direction ``way``, between two bytes."""
 
     after: int = 0
@@ -165,9 +166,9 @@ class _At(Fault):
         """Whether ``line`` goes that way."""
         return self.way in (line.way, "both")
 
+    @abstractmethod
     async def strike(self, line: Line, rest: bytes) -> None:
         """``rest`` is what comes after that byte."""
-        raise NotImplementedError
 
 
 class BlackHole(_At):

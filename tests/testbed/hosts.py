@@ -38,6 +38,8 @@ _libc: Final = ctypes.CDLL(None)
 class TestbedError(Exception):
     """A part of the test bed did not start; the message carries its log."""
 
+    __test__ = False
+
 
 @dataclass(frozen=True)
 class Hypervisor:

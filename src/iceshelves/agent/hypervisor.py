@@ -7,10 +7,10 @@ import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from iceshelves.agent.mirror import Mirror
+from iceshelves.connections.unix import usual_socket
 from iceshelves.connections.values import Connection, ImageServer, Scenario, UnixSocket
 from iceshelves.core.errors import IceShelvesError, InvalidInput
 from iceshelves.core.log import logger
@@ -19,10 +19,6 @@ from iceshelves.providers.base import Instance, Inventory, InventoryEvent, Place
 from iceshelves.providers.incus.images import IMAGE_SERVERS
 from iceshelves.providers.registry import open_provider
 
-_USUAL: Final = {
-    "incus": ("/var/lib/incus/unix.socket",),
-    "lxd": ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket"),
-}
 #: seconds for one look at the hypervisor; the server is told of its health at most this late
 _PROBE_SECONDS: Final = 10.0
 _HEALTH_SECONDS: Final = 30.0
@@ -59,8 +55,7 @@ class Hypervisor:
     @property
     def socket(self) -> str:
         """The daemon's socket."""
-        usual = _USUAL.get(self._family, ("",))
-        return self._socket or next((path for path in usual if Path(path).is_socket()), usual[0])
+        return self._socket or usual_socket(self._family)
 
     async def provider(self) -> Provider:
         """The provider, once the server has said which."""

@@ -25,6 +25,7 @@ from iceshelves.core.errors import (
     Unauthenticated,
 )
 from iceshelves.core.http import CONNECT_DEADLINE, read_bounded
+from iceshelves.core.together import until_one_ends
 from iceshelves.deploy.messages import Enrolled, Enrolment, Poll, PollAnswer
 
 _MAX_ANSWER: Final = 32 * 1024 * 1024
@@ -87,7 +88,7 @@ class Line:
                 reader, writer = await dial()
                 try:
                     writer.write(first.data)
-                    await _join(socket, reader, writer)
+                    await until_one_ends(_outward(reader, socket), _inward(socket, writer))
                 finally:
                     writer.close()
         finally:
@@ -152,18 +153,6 @@ class Line:
                 return raw
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _away(self._server, error) from error
-
-
-async def _join(
-    socket: aiohttp.ClientWebSocketResponse, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    tasks = [asyncio.create_task(_outward(reader, socket)), asyncio.create_task(_inward(socket, writer))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _outward(reader: asyncio.StreamReader, socket: aiohttp.ClientWebSocketResponse) -> None:

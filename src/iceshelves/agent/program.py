@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import functools
 import gc
 import os
@@ -28,6 +27,7 @@ from iceshelves.agent.identity import Identity
 from iceshelves.agent.line import Dial, Line
 from iceshelves.agent.mirror import Mirror, Wanted
 from iceshelves.core import log
+from iceshelves.core.alone import alone
 from iceshelves.core.errors import (
     Conflict,
     Failed,
@@ -37,6 +37,7 @@ from iceshelves.core.errors import (
     Unauthenticated,
 )
 from iceshelves.core.log import logger
+from iceshelves.core.together import until_one_ends
 from iceshelves.deploy.messages import MOST_ENTRIES, Enrolment, Poll, PollAnswer
 
 #: seconds for which the server may hold a poll open
@@ -109,17 +110,15 @@ async def _serve(identity: Identity, state: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     disk = Disk(state / "agent.db")
     program = Program(identity, state, disk, Line(identity.server, identity.authority))
-    work, stop = asyncio.create_task(program.work()), asyncio.create_task(stopped.wait())
     gc.freeze()
     try:
-        await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            work.result()
+        await until_one_ends(program.work(), _wait(stopped))
     finally:
-        for task in (work, stop):
-            task.cancel()
-        await asyncio.gather(work, stop, return_exceptions=True)
         disk.close()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 class ServerLine(Protocol):
@@ -152,16 +151,12 @@ class Program:
 
     async def work(self) -> None:
         """Work until cancelled.  Raises what the server refuses for good."""
-        tasks = [asyncio.create_task(self._poll_for_ever()), asyncio.create_task(self._report_for_ever())]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(self._poll_for_ever(), self._report_for_ever())
         finally:
-            ending = [*tasks, *self._streams.values()]
-            for task in ending:
+            for task in (streams := list(self._streams.values())):
                 task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            await asyncio.gather(*streams, return_exceptions=True)
             await self._crew.stop()
             await self._hypervisor.close()
             await self._line.close()
@@ -291,19 +286,13 @@ def _alone(state: Path) -> Iterator[None]:
     except OSError:
         yield  # there is no identity in it either, which is what has to be told
         return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise Conflict(
-            f"Another agent runs on {state}.",
-            code="agent_runs",
-            hint="Stop that one first, or give this one a folder of its own with --state.",
-        ) from error
-    try:
+    refusal = Conflict(
+        f"Another agent runs on {state}.",
+        code="agent_runs",
+        hint="Stop that one first, or give this one a folder of its own with --state.",
+    )
+    with alone(descriptor, refusal):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _keep_memory_small() -> None:

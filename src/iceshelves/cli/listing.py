@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Callable, Sized
+from typing import Any, TypeVar
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def limit_option(default: int) -> Callable[[F], F]:
+    """``--limit``, as every list has it."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="At most; 0 is all.",
+    )
 
 
 def told_if_cut(entries: Sized, limit: int) -> None:

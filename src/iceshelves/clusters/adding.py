@@ -24,9 +24,9 @@ from iceshelves.clusters.wishes import (
     https_url,
     method_of,
     ssh_address_of,
-    usual_socket,
     way_of,
 )
+from iceshelves.connections.unix import usual_socket
 from iceshelves.connections.values import SshHop
 from iceshelves.core.errors import Denied, IceShelvesError, InvalidInput
 from iceshelves.core.secret import Secret

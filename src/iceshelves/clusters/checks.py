@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from iceshelves.clusters.health import ACTIVE, AgentSeen, judge_agent
+from iceshelves.clusters.health import ACTIVE, judge_agent, seen_of
 from iceshelves.clusters.hints import fitted
 from iceshelves.clusters.outside import Outside
 from iceshelves.clusters.report import AgentState, Check, ClusterReport, Subject
@@ -257,7 +257,7 @@ class _Examination:
         return self._server
 
 
-_NO_AGENT: Final = AgentState(AgentSeen(enrolled=False, last_seen=None, poll_interval=60))
+_NO_AGENT: Final = AgentState(seen_of(None))
 
 
 def _silent() -> IceShelvesError:

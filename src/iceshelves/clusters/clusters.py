@@ -16,7 +16,7 @@ from iceshelves.access.policy import Actor
 from iceshelves.clusters import adding, health, wishes
 from iceshelves.clusters.adding import Adding, Prepared, Shown
 from iceshelves.clusters.checks import examine
-from iceshelves.clusters.health import AgentSeen, Health
+from iceshelves.clusters.health import Health
 from iceshelves.clusters.outside import Outside, RealOutside
 from iceshelves.clusters.pins import Pins
 from iceshelves.clusters.providers import ProviderPool
@@ -27,6 +27,7 @@ from iceshelves.clusters.rotation import Rotation
 from iceshelves.clusters.rows import Act, ClusterRows, Edit, claimed
 from iceshelves.clusters.rows import held as held
 from iceshelves.clusters.rows import owned as owned
+from iceshelves.connections.unix import usual_socket
 from iceshelves.core import clock
 from iceshelves.core.errors import Conflict, IceShelvesError, InvalidInput
 from iceshelves.core.names import check_object_name
@@ -274,7 +275,7 @@ def _move(cluster: Cluster, url: str) -> None:
     if cluster.provider == "fake":
         cluster.endpoint_url = url
     elif cluster.connection_method == SOCKET:
-        cluster.endpoint_url = wishes.checked_socket(url or wishes.usual_socket(cluster.provider))
+        cluster.endpoint_url = wishes.checked_socket(url or usual_socket(cluster.provider))
     elif cluster.connection_method == DIRECT:
         cluster.endpoint_url = wishes.direct_url(wishes.with_scheme(url, "https"))
     elif cluster.connection_method == SSH:
@@ -294,11 +295,5 @@ def _move(cluster: Cluster, url: str) -> None:
 
 def _state_of(agent: Agent | None) -> AgentState:
     if agent is None:
-        return AgentState(AgentSeen(enrolled=False, last_seen=None, poll_interval=60))
-    seen = AgentSeen(
-        enrolled=agent.key_hash is not None,
-        last_seen=agent.last_seen,
-        poll_interval=agent.poll_interval,
-        revoked=agent.revoked_on is not None,
-    )
-    return AgentState(seen, agent.version, agent.host, agent.long_poll)
+        return AgentState(health.seen_of(None))
+    return AgentState(health.seen_of(agent), agent.version, agent.host, agent.long_poll)

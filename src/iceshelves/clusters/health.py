@@ -194,6 +194,15 @@ class AgentSeen:
     revoked: bool = False
 
 
+def seen_of(agent: Agent | None) -> AgentSeen:
+    """What a row tells; ``None`` where nobody was ever invited."""
+    if agent is None:
+        return AgentSeen(enrolled=False, last_seen=None, poll_interval=0.0)
+    return AgentSeen(
+        agent.key_hash is not None, agent.last_seen, agent.poll_interval, agent.revoked_on is not None
+    )
+
+
 def judge_agent(agent: AgentSeen, now: datetime) -> Health:
     """How a cluster is, by its agent: active while that was seen within two polls and ten seconds more."""
     if agent.revoked:
@@ -294,19 +303,13 @@ def _record_agents(database: Database) -> list[Change]:
     now = clock.now()
     with database.write() as session:
         query = (
-            sa.select(
-                Cluster.id, Cluster.status, Cluster.status_message, Agent.key_hash, Agent.last_seen,
-                Agent.poll_interval, Agent.revoked_on,
-            )
+            sa.select(Cluster.id, Cluster.status, Cluster.status_message, Agent)
             .outerjoin(Agent, Agent.cluster_id == Cluster.id)
             .where(Cluster.connection_method == AGENT, Cluster.is_active)
-        )  # fmt: skip
+        )
         found: dict[int, Finding] = {}
         for row in session.execute(query):
-            seen = AgentSeen(
-                row.key_hash is not None, row.last_seen, row.poll_interval or 0, row.revoked_on is not None
-            )
-            health = judge_agent(seen, now)
+            health = judge_agent(seen_of(row.Agent), now)
             if health.status == ACTIVE and not _was_away(row):
                 health = Health(row.status, row.status_message)  # as the agent reported of its hypervisor
             found[row.id] = Finding(health, now)

@@ -27,6 +27,7 @@ from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.log import logger
 from iceshelves.core.text import storable
 from iceshelves.core.threads import in_thread
+from iceshelves.core.together import until_one_ends
 from iceshelves.providers.base import Instance, Inventory, InventoryEvent
 from iceshelves.providers.ownership import ADOPTED
 from iceshelves.store.database import Database
@@ -80,16 +81,7 @@ class InventoryKeeper:
     async def _follow(self, cluster: Managed, inventory: Inventory) -> None:
         """Until the cluster is away; raises why."""
         changes = _Changes()
-        watching = asyncio.create_task(inventory.watch(changes.note))
-        keeping = asyncio.create_task(self._keep(cluster, inventory, changes))
-        try:
-            done, _ = await asyncio.wait({watching, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in (watching, keeping):
-                task.cancel()
-            await asyncio.gather(watching, keeping, return_exceptions=True)
+        await until_one_ends(_watch(inventory, changes), self._keep(cluster, inventory, changes))
 
     async def _keep(self, cluster: Managed, inventory: Inventory, changes: _Changes) -> None:
         loop = asyncio.get_running_loop()
@@ -106,6 +98,10 @@ class InventoryKeeper:
             self._bus.publish(f"instances:{cluster.id}")
             shortest, longest = _REST_SECONDS
             await asyncio.sleep(min(longest, max(shortest, _REST * (loop.time() - began))))
+
+
+async def _watch(inventory: Inventory, changes: _Changes) -> None:
+    await inventory.watch(changes.note)
 
 
 class _Changes:

@@ -11,13 +11,9 @@ from typing import Final
 from iceshelves.clusters import reaching
 from iceshelves.clusters.reaching import AGENT, DIRECT, METHODS, SOCKET, SSH
 from iceshelves.clusters.requests import ClusterAddress
+from iceshelves.connections.unix import USUAL_SOCKETS
 from iceshelves.core.errors import InvalidInput
 
-#: where the daemons of each family listen: LXD's snap and Debian's package differ
-_USUAL_SOCKETS: Final = {
-    "incus": ("/var/lib/incus/unix.socket",),
-    "lxd": ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket"),
-}
 _SHORT_NAMES: Final = {"socket": SOCKET, "direct": DIRECT, "agent": AGENT}
 #: the fields of a request that mean something to one method alone
 _FIELDS: Final[Mapping[str, str]] = {
@@ -49,15 +45,9 @@ def checked_socket(url: str) -> str:
     )
 
 
-def usual_socket(provider: str) -> str:
-    """The usual socket that is there, or the most usual one."""
-    usual = _USUAL_SOCKETS.get(provider, ("",))
-    return next((path for path in usual if Path(path).is_socket()), usual[0])
-
-
 def with_usual_socket(address: reaching.SshAddress, provider: str) -> reaching.SshAddress:
     """``address`` with the family's usual socket where it names none: we cannot look there yet."""
-    return replace(address, path=address.path or _USUAL_SOCKETS[provider][0])
+    return replace(address, path=address.path or USUAL_SOCKETS[provider][0])
 
 
 def direct_url(url: str) -> str:

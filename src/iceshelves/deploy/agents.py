@@ -111,10 +111,7 @@ class Agents:
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
         with self._database.write() as session:
             cluster = agents_cluster(session, actor, cluster_id)
-            agent = agent_of(session, cluster.id)
-            if agent is None:
-                agent = Agent(tenant_id=cluster.tenant_id, cluster_id=cluster.id)
-                session.add(agent)
+            agent = agent_for(session, cluster)
             agent.enrolment_hash = fingerprint(token)
             agent.enrolment_expires = clock.later(_TOKEN_SECONDS)
             audit.record(session, actor, "agent.invite", cluster.name, request_id=request_id)
@@ -386,16 +383,7 @@ class Agents:
     def _note_absence(self, cluster_id: int, operation_id: str) -> None:
         """Have whoever watches an operation know that nobody has come for it yet, once."""
         with self._database.read() as session:
-            agent = agent_of(session, cluster_id)
-            seen = health.AgentSeen(False, None, 0.0)
-            if agent is not None:
-                seen = health.AgentSeen(
-                    agent.key_hash is not None,
-                    agent.last_seen,
-                    agent.poll_interval,
-                    agent.revoked_on is not None,
-                )
-            found = health.judge_agent(seen, clock.now())
+            found = health.judge_agent(health.seen_of(agent_of(session, cluster_id)), clock.now())
             if found.status == health.ACTIVE or records.has_log(session, operation_id):
                 return
         with self._database.write() as session:
@@ -449,6 +437,15 @@ def agents_cluster(session: Session, actor: Actor, cluster_id: int) -> Cluster:
             hint="Add one with: iceshelves cluster add NAME --agent",
         )
     return cluster
+
+
+def agent_for(session: Session, cluster: Cluster) -> Agent:
+    """The row of the cluster's agent, a new one if there is none."""
+    agent = agent_of(session, cluster.id)
+    if agent is None:
+        agent = Agent(tenant_id=cluster.tenant_id, cluster_id=cluster.id)
+        session.add(agent)
+    return agent
 
 
 def agent_of(session: Session, cluster_id: int) -> Agent | None:

@@ -30,7 +30,7 @@ from iceshelves.core.errors import Cancelled, Failed, IceShelvesError, NotFound,
 from iceshelves.core.secret import Secret, redact
 from iceshelves.core.text import storable
 from iceshelves.deploy import records
-from iceshelves.deploy.agents import Known, agent_of, agents_cluster
+from iceshelves.deploy.agents import Known, agent_for, agent_of, agents_cluster
 from iceshelves.deploy.claims import ORIGINAL, OWN
 from iceshelves.deploy.job import Ending, Job
 from iceshelves.deploy.messages import LEASE_SECONDS
@@ -107,10 +107,7 @@ class OriginalAgents:
         key = secrets.token_urlsafe(32)  # 43 characters, as the original's are
         with self._database.write() as session:
             cluster = agents_cluster(session, actor, cluster_id)
-            agent = agent_of(session, cluster.id)
-            if agent is None:
-                agent = Agent(tenant_id=cluster.tenant_id, cluster_id=cluster.id)
-                session.add(agent)
+            agent = agent_for(session, cluster)
             agent.enrolment_hash = agent.enrolment_expires = None
             agent.key_hash, agent.former_key_hash, agent.revoked_on = fingerprint(key), None, None
             agent.host, agent.version = "", ORIGINAL

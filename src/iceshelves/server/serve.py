@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
-import fcntl
 import gc
 import logging
 import os
@@ -21,6 +20,7 @@ import uvicorn
 
 from iceshelves import __version__
 from iceshelves.core import log
+from iceshelves.core.alone import alone
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound
 from iceshelves.core.secret import Secret
 from iceshelves.core.settings import Settings
@@ -141,19 +141,13 @@ def _own(data: Path) -> Iterator[None]:
             code="data_not_writable",
             hint="Give another folder with --data, or run as a user who may write there.",
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise Conflict(
-            f"Another server uses the data folder {data}.",
-            code="data_in_use",
-            hint="Stop that one first, or give this one a folder of its own with --data.",
-        ) from error
-    try:
+    refusal = Conflict(
+        f"Another server uses the data folder {data}.",
+        code="data_in_use",
+        hint="Stop that one first, or give this one a folder of its own with --data.",
+    )
+    with alone(descriptor, refusal):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

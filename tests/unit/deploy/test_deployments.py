@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from iceshelves.access.policy import Actor, Role
-from iceshelves.clusters import wishes
 from iceshelves.clusters.requests import NewCluster
 from iceshelves.core.errors import Conflict, Denied, InvalidInput, NotFound
 from iceshelves.core.secret import REDACTED
@@ -432,15 +430,6 @@ def test_secrets_are_not_in_logs_or_errors(play: Play) -> None:
         assert b"hush-hush" not in stored
 
     play(story)
-
-
-def test_the_usual_socket_is_the_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    there: set[str] = set()
-    monkeypatch.setattr(Path, "is_socket", lambda path: str(path) in there)
-    assert wishes.usual_socket("incus") == "/var/lib/incus/unix.socket"
-    assert wishes.usual_socket("lxd").startswith("/var/snap/")
-    there.add("/var/lib/lxd/unix.socket")
-    assert wishes.usual_socket("lxd") == "/var/lib/lxd/unix.socket"
 
 
 @pytest.mark.parametrize(

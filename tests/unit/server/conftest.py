@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,9 @@ from iceshelves.access.policy import Role
 from iceshelves.core.settings import Settings
 from iceshelves.deploy import catalogue
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.engine import Workflow
 from iceshelves.server.app import create_app
 from iceshelves.store.models import Tenant, User
-
-
-class IdleEngine:
-    """Takes operations and leaves them pending."""
-
-    def __init__(self) -> None:
-        self.submitted: list[str] = []
-
-    async def start(self, workflow: Workflow) -> None: ...
-
-    async def submit(self, operation_id: str) -> None:
-        self.submitted.append(operation_id)
-
-    async def known(self, operation_ids: Sequence[str]) -> dict[str, bool]:
-        return dict.fromkeys(operation_ids, True)
-
-    async def forget(self, operation_ids: Sequence[str]) -> None: ...
-
-    async def stop(self) -> None: ...
+from testbed.engine import IdleEngine
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from iceshelves.cli.app import App, pass_app
-from iceshelves.cli.listing import told_if_cut
+from iceshelves.cli.listing import limit_option, told_if_cut
 from iceshelves.cli.output import Column, Output, output_options
 
 _COLUMNS: Final = (
@@ -25,14 +25,7 @@ def audit() -> None:
 
 
 @audit.command("list")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=20,
-    show_default=True,
-    help="At most; 0 is all.",
-)
+@limit_option(20)
 @output_options
 @pass_app
 def list_audit(app: App, limit: int, output: Output) -> None:

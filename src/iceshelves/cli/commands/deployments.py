@@ -12,7 +12,7 @@ import click
 from iceshelves.cli.address import deployment_id, find_deployment, place_of
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_cluster, complete_deployment
-from iceshelves.cli.listing import told_if_cut
+from iceshelves.cli.listing import limit_option, told_if_cut
 from iceshelves.cli.output import Column, Output, facts, output_options, table
 from iceshelves.cli.steps import MARKS, age, duration, title
 from iceshelves.cli.watch import follow
@@ -46,14 +46,7 @@ _REVISION_COLUMNS: Final = (
 @click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--search", metavar="TEXT", help="Only those with this in their name.")
 @click.option("--deleted", is_flag=True, help="Those that were deleted, too.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=100,
-    show_default=True,
-    help="At most; 0 is all.",
-)
+@limit_option(100)
 @output_options
 @pass_app
 def list_(

@@ -10,7 +10,7 @@ import click
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_egg
 from iceshelves.cli.eggs import import_egg, in_library, named
-from iceshelves.cli.listing import told_if_cut
+from iceshelves.cli.listing import limit_option, told_if_cut
 from iceshelves.cli.output import Column, Output, output_options
 
 _COLUMNS: Final = (
@@ -28,14 +28,7 @@ _COLUMNS: Final = (
 @click.option("--search", metavar="TEXT", help="Only those with this in their name or description.")
 @click.option("--tag", metavar="TAG", help="Only those with this tag.")
 @click.option("--all-versions", is_flag=True, help="Every version, not the latest alone.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=100,
-    show_default=True,
-    help="At most; 0 is all.",
-)
+@limit_option(100)
 @output_options
 @pass_app
 def list_eggs(

@@ -12,7 +12,7 @@ from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.checks import check_line
 from iceshelves.cli.client import segment
 from iceshelves.cli.completion import complete_cluster
-from iceshelves.cli.listing import told_if_cut
+from iceshelves.cli.listing import limit_option, told_if_cut
 from iceshelves.cli.output import Column, Output, output_options, table
 from iceshelves.cli.problems import ERROR
 from iceshelves.cli.steps import age
@@ -46,14 +46,7 @@ _AT_ONCE: Final = 500
 )
 @click.option("--ownership", type=click.Choice(list(_WORDS)), help="Only those that are this to us.")
 @click.option("--search", metavar="TEXT", help="Only those with this in their name or description.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=100,
-    show_default=True,
-    help="At most; 0 is all.",
-)
+@limit_option(100)
 @output_options
 @pass_app
 def instances(

@@ -10,7 +10,7 @@ from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.client import segment
 from iceshelves.cli.commands.deployments import operation_text
 from iceshelves.cli.completion import complete_operation
-from iceshelves.cli.listing import told_if_cut
+from iceshelves.cli.listing import limit_option, told_if_cut
 from iceshelves.cli.output import Column, Output, facts, output_options
 from iceshelves.cli.steps import age, duration
 from iceshelves.cli.watch import follow
@@ -34,14 +34,7 @@ def operation() -> None:
 
 @operation.command("list")
 @click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    metavar="N",
-    default=20,
-    show_default=True,
-    help="At most; 0 is all.",
-)
+@limit_option(20)
 @output_options
 @pass_app
 def list_operations(app: App, status: str | None, limit: int, output: Output) -> None:

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from iceshelves.access.policy import Permission
 from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.log import logger
+from iceshelves.core.together import until_one_ends
 from iceshelves.deploy.agents import Known
 from iceshelves.deploy.messages import Enrolment, Poll
 from iceshelves.server import problems
@@ -103,13 +104,11 @@ async def carry_stream(socket: WebSocket) -> None:
         return
     await socket.accept()
     reader, writer = await asyncio.open_connection(sock=end)
-    tasks = [asyncio.create_task(_outward(socket, reader)), asyncio.create_task(_inward(socket, writer))]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await until_one_ends(_outward(socket, reader), _inward(socket, writer))
+    except (OSError, RuntimeError, WebSocketDisconnect) as error:  # whichever end has gone
+        _log.debug("a stream was cut: %r", error)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.close()

@@ -131,7 +131,10 @@ class NewClusterBody(ClusterLookBody):
     fingerprint); ``agent-poll``.  Keys of ours that are not given are made.
     """
 
-    model_config = ConfigDict(title="NewCluster")
+    model_config = ConfigDict(
+        title="NewCluster",
+        json_schema_extra={"examples": [{"name": "edge-1", "connection_method": "agent-poll"}]},
+    )
 
     name: ObjectName
     connection_method: Words = "unix-socket"
