@@ -115,9 +115,7 @@ class Conversation:
                 "TERM": "dumb",
             },
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(
-                0, termios.TIOCSCTTY, 0
-            ),  # so that Ctrl-C is more than a character
+            preexec_fn=_take_the_terminal,
         )
         os.close(theirs)
 

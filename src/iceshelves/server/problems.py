@@ -33,8 +33,8 @@ from iceshelves.server.call import request_id_of
 MEDIA_TYPE: Final = "application/problem+json"
 #: the status of each kind of error; ``Failed`` is somebody else's failure: a hypervisor's or a guest's
 STATUS: Final[Mapping[type[IceShelvesError], int]] = {
-    InvalidInput: 400, Unsupported: 400, Unauthenticated: 401, Denied: 403, NotFound: 404,
-    Conflict: 409, Cancelled: 409, Failed: 502, Temporary: 503, TimedOut: 504,
+    InvalidInput: 400, Unauthenticated: 401, Denied: 403, NotFound: 404,
+    Conflict: 409, Unsupported: 409, Cancelled: 409, Failed: 502, Temporary: 503, TimedOut: 504,
 }  # fmt: skip
 TITLES: Final[Mapping[int, str]] = {
     400: "The request cannot be used as it is",

@@ -24,7 +24,11 @@ routes = Routes("clusters")
 
 
 @routes.add(
-    "GET", "/api/clusters/{cluster}/members", Permission.CLUSTERS_READ, MEMBERS, errors=(404, 502, 503, 504)
+    "GET",
+    "/api/clusters/{cluster}/members",
+    Permission.CLUSTERS_READ,
+    MEMBERS,
+    errors=(404, 409, 502, 503, 504),
 )
 async def list_members(call: Caller, cluster: ClusterPath, wanted: Annotated[Paging, Query()]) -> Response:
     """List the members of a cluster as they are now; a single server is its own only member."""
