@@ -25,7 +25,9 @@ INTRODUCTION: Final = """\
 
 `iceshelves` talks to a server through the public API and to nothing else. The commands for authors of
 eggs (`egg new`, `lint`, `render`, `diff`, `pack`, `unpack`, `show`) also work on directories and `.egg`
-files without a server; `serve` and `admin-token` are the server's own.
+files without a server, those for authors of appliances (`appliance new`, `lint`, `import`) on folders, and
+those of a registry (`image`) on one that is a folder, with `--tree`; `serve` and `admin-token` are the
+server's own.
 
 ## Addresses
 
@@ -36,6 +38,7 @@ files without a server; `serve` and `admin-token` are the server's own.
 | `7` | the deployment with this number |
 | `hello-web`, `hello-web@1.0.0` | an egg of the library, the latest version or this one |
 | `./hello-web`, `hello-web.egg` | an egg on your disk: anything with a `/` in it, or with `.egg` at its end |
+| `nginx`, `./nginx` | a recipe in this folder; `nginx` is built in where no folder here is called so |
 
 ## Output
 
@@ -56,7 +59,7 @@ An error reads
 | status | meaning |
 |---|---|
 | 0 | it worked; what was waited for succeeded |
-| 1 | an error, or what was waited for failed or took too long; `egg lint`: errors; `egg diff`: they differ |
+| 1 | an error; what was waited for failed or took too long; `lint`, `verify`: errors; `egg diff`: a diff |
 | 2 | the command line is wrong |
 | 130 | what was waited for was cancelled, or you stopped waiting with Ctrl-C |
 | any | `exec` and `shell`: the status of the command in the guest |

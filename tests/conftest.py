@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 sys.path.insert(0, str(TESTS))
 
 from testbed.postgres import Postgres, missing_for_postgres, running_postgres  # noqa: E402  (after the path)
+
+# how long an example takes says more of the machine than of the code
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 
 class SocketUsed(AssertionError):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.bed import Bed
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound, Unsupported
+from iceshelves.images.files import ImageFiles, fingerprints
+from iceshelves.images.metadata import ImageMetadata, write_metadata
 from iceshelves.providers import base
 from iceshelves.providers.base import ExecRequest, InventoryEvent, Volume, require
 from iceshelves.providers.ownership import adoption
+from testbed.images import tiny_files
 
 pytestmark = pytest.mark.anyio
 
@@ -21,6 +25,7 @@ CAPABILITIES = (
     base.Lifecycle,
     base.Reconfiguration,
     base.Images,
+    base.ImageStore,
     base.Volumes,
     base.Guest,
     base.Snapshots,
@@ -266,6 +271,26 @@ async def test_the_tiny_image_reads_our_user_data(bed: Bed) -> None:
 
 
 # Guest
+
+
+async def test_an_image_is_brought_and_dropped(bed: Bed, tmp_path: Path) -> None:
+    store = require(bed.provider, base.ImageStore)
+    described = ImageMetadata("x86_64", 1_790_000_000, 0, {"description": bed.prefix})
+    write_metadata(tmp_path / "metadata.tar.xz", described, {})
+    files = ImageFiles(tmp_path / "metadata.tar.xz", rootfs=tiny_files()[1])
+    brought = await store.bring(files, "container")
+    try:
+        assert brought.fingerprint == fingerprints(files).container
+        assert await store.bring(files, "container") == brought  # it is there, and stays as it is
+        found = await bed.images.resolve(brought.fingerprint, "container")
+        assert (found.fingerprint, found.cached) == (brought.fingerprint, True)
+        with pytest.raises(InvalidInput):
+            await store.bring(files, "virtual-machine")
+    finally:
+        await store.drop(brought.fingerprint)
+    await store.drop(brought.fingerprint)
+    with pytest.raises(NotFound):
+        await bed.images.resolve(brought.fingerprint, "container")
 
 
 async def test_exec_keeps_the_streams_apart_and_tells_the_status(bed: Bed) -> None:

@@ -28,8 +28,8 @@ _SERVE = """
 import sys
 from pathlib import Path
 from iceshelves.core.settings import Settings
-from iceshelves.server.serve import serve
-serve(Settings(data=Path(sys.argv[1])), "127.0.0.1", 0, Path(sys.argv[2]))
+from iceshelves.server.serve import Listening, serve
+serve(Settings(data=Path(sys.argv[1])), Listening("127.0.0.1", 0), Path(sys.argv[2]))
 """
 # no schema can say which bytes are a packed egg, which templates there are, where a cluster can be and what
 # is shown there, or that one name of several is to be given

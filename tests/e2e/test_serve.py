@@ -27,10 +27,10 @@ import sys
 from pathlib import Path
 from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.settings import Settings
-from iceshelves.server.serve import serve
+from iceshelves.server.serve import Listening, serve
 data, port, token_file = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 try:
-    serve(Settings(data=data), "127.0.0.1", port, Path(token_file) if token_file else None)
+    serve(Settings(data=data), Listening("127.0.0.1", port), Path(token_file) if token_file else None)
 except IceShelvesError as error:
     print(f"{error.code}: {error.message}", file=sys.stderr)
     sys.exit(1)

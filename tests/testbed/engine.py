@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from iceshelves.deploy.engine import Workflow
+from iceshelves.operations.engine import Workflow
 
 
 class IdleEngine:

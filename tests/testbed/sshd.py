@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -129,10 +132,20 @@ class Sshd:
                 # The folder is below one that everybody may write into.
                 "StrictModes no",
                 "LogLevel VERBOSE",
+                *_patience(),
                 *self.options,
                 "",
             )
         )
+
+
+@functools.cache
+def _patience() -> tuple[str, ...]:
+    """From 9.8 on sshd shuts out for a while whoever breaks off often, as a line full of faults does."""
+    said = subprocess.run([PROGRAM, "-V"], capture_output=True, text=True)
+    version = re.search(r"OpenSSH_(\d+)\.(\d+)", said.stdout + said.stderr)
+    newer = version is not None and (int(version[1]), int(version[2])) >= (9, 8)
+    return ("PerSourcePenalties no",) if newer else ()
 
 
 @contextmanager

@@ -22,6 +22,8 @@ class Permission(StrEnum):
     DEPLOYMENTS_READ = "deployments:read"
     DEPLOYMENTS_WRITE = "deployments:write"
     INSTANCES_EXEC = "instances:exec"
+    IMAGES_READ = "images:read"
+    IMAGES_WRITE = "images:write"
     METRICS_READ = "metrics:read"
     AUDIT_READ = "audit:read"
     ACCESS_WRITE = "access:write"
@@ -36,7 +38,13 @@ class Role(StrEnum):
 
 
 _READ: Final = frozenset(
-    {Permission.EGGS_READ, Permission.CLUSTERS_READ, Permission.DEPLOYMENTS_READ, Permission.METRICS_READ}
+    {
+        Permission.EGGS_READ,
+        Permission.CLUSTERS_READ,
+        Permission.DEPLOYMENTS_READ,
+        Permission.IMAGES_READ,
+        Permission.METRICS_READ,
+    }
 )
 GRANTS: Final[dict[Role, frozenset[Permission]]] = {
     Role.ADMIN: frozenset(Permission),

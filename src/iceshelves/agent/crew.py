@@ -11,11 +11,12 @@ from iceshelves.agent.desk import AgentDesk, DiskJournal, job_of
 from iceshelves.agent.disk import Disk
 from iceshelves.core.errors import IceShelvesError, Unsupported
 from iceshelves.core.log import logger
-from iceshelves.deploy.execution import Execution, internal_error
-from iceshelves.deploy.job import Ending
+from iceshelves.deploy.execution import Execution
 from iceshelves.deploy.messages import Claim, End
 from iceshelves.deploy.plans import Plans
-from iceshelves.deploy.states import OperationStatus
+from iceshelves.operations.execution import internal_error
+from iceshelves.operations.job import Ending
+from iceshelves.operations.states import OperationStatus
 from iceshelves.providers.base import Provider
 
 log: Final = logger(__name__)

@@ -13,12 +13,12 @@ from iceshelves.core.decode import decode
 from iceshelves.core.errors import Conflict
 from iceshelves.core.secret import redact
 from iceshelves.core.text import storable
-from iceshelves.deploy.engine import Json, Work
-from iceshelves.deploy.job import MAKING_STEPS, Ending, Job
+from iceshelves.deploy.job import MAKING_STEPS, Job
 from iceshelves.deploy.messages import Claim, End, Entry
 from iceshelves.deploy.spec import DeploymentSpec
-from iceshelves.deploy.states import StepStatus
-from iceshelves.deploy.work import Level, Source
+from iceshelves.operations.engine import Json, Work
+from iceshelves.operations.job import Ending, Level, Source
+from iceshelves.operations.states import StepStatus
 from iceshelves.providers.base import Mark
 
 _MAX_LINE: Final = 16 * 1024
@@ -28,7 +28,7 @@ _GATHER: Final = 0.05
 
 
 class DiskJournal:
-    """The :class:`~iceshelves.deploy.engine.Journal` of one claimed operation."""
+    """The :class:`~iceshelves.operations.engine.Journal` of one claimed operation."""
 
     def __init__(self, disk: Disk, operation: str) -> None:
         self._disk = disk
@@ -153,7 +153,7 @@ class AgentDesk:
 
 
 class StepReport:
-    """A step's :class:`~iceshelves.deploy.work.Report`: secrets are taken out before anything is written."""
+    """A step's report: secrets are taken out before anything is written."""
 
     def __init__(self, desk: AgentDesk, step: str, secrets: list[str]) -> None:
         self._desk = desk

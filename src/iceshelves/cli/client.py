@@ -109,6 +109,10 @@ class Client:
             self._changing(Request("POST", path, body=body, content_type="application/octet-stream"))
         )
 
+    def put_bytes(self, path: str, body: bytes, /, **query: Any) -> dict[str, Any]:
+        """Send ``body`` as it is to where it is to lie, however often; the JSON object that is answered."""
+        return self._json(Request("PUT", path, query, body, "application/octet-stream"))
+
     def delete(self, path: str) -> dict[str, Any]:
         """Ask for the deletion of what is at ``path``."""
         return self._json(self._changing(Request("DELETE", path)))

@@ -70,6 +70,27 @@ def complete_egg(client: Client) -> Iterator[str]:
 
 
 @_from_server
+def complete_appliance(client: Client) -> Iterator[str]:
+    """The built-in appliances."""
+    for entry in client.items("/api/appliances", "appliances", limit=_AT_MOST):
+        yield str(entry["name"])
+
+
+@_from_server
+def complete_image(client: Client) -> Iterator[str]:
+    """The appliances that have published images."""
+    entries = client.items("/api/images", "images", limit=_AT_MOST)
+    yield from sorted({str(entry["appliance"]) for entry in entries})
+
+
+@_from_server
+def complete_build(client: Client) -> Iterator[str]:
+    """The builds, the newest first."""
+    for entry in client.items("/api/builds", "builds", limit=_AT_MOST):
+        yield str(entry["id"])
+
+
+@_from_server
 def complete_operation(client: Client) -> Iterator[str]:
     """The operations that are not over."""
     for status in ("running", "pending"):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from iceshelves.cli.client import Client, segment
+from iceshelves.cli.findings import finding_text
 from iceshelves.cli.suggest import did_you_mean
-from iceshelves.cli.text import printable
 from iceshelves.core.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from iceshelves.eggs import Egg, Finding
+    from iceshelves.eggs import Egg
 
 
 _LOOKED_THROUGH: Final = 1000  # eggs, for one that is spelt alike
@@ -71,22 +71,6 @@ def fetch(client: Client, text: str) -> Egg:
         return read_local(path)
     with named(client, text):
         return unpack(client.get_bytes(f"{in_library(text)}/archive"))
-
-
-def finding_text(finding: Finding, path: Path) -> str:
-    """One finding; its file is told as seen from here."""
-    place = f"{_place(path, finding.file)}:{finding.line}"
-    colour = {"error": "red", "warning": "yellow"}.get(finding.level)
-    level = click.style(f"{finding.level}:", fg=colour, bold=True)
-    text = f"{printable(place)}: {level} {printable(finding.message)} ({finding.code})"
-    return f"{text}\n    {printable(finding.hint)}" if finding.hint else text
-
-
-def _place(path: Path, file: str) -> str:
-    """Where ``file`` of the egg at ``path`` is; a finding about a packed file as a whole names that file."""
-    if path.is_dir():
-        return str(path / file)
-    return str(path) if file == path.name else f"{path}:{file}"
 
 
 def in_library(name: str) -> str:

@@ -46,6 +46,12 @@ SECTIONS: Final[dict[str, dict[str, Lazy]]] = {
         ),
         "cluster": Lazy(f"{_COMMANDS}.cluster:cluster", "Connect, look at, change and test clusters."),
     },
+    "Images": {
+        "appliance": Lazy(
+            f"{_COMMANDS}.appliance:appliance", "Write, check, import and try out recipes of images."
+        ),
+        "image": Lazy(f"{_COMMANDS}.image:image", "Build, publish, promote and look after images."),
+    },
     "Server and access": {
         "serve": Lazy(f"{_COMMANDS}.serve:serve", "Run the server."),
         "agent": Lazy(f"{_COMMANDS}.agent:agent", "Serve a cluster from beside its hypervisor."),

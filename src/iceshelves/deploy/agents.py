@@ -40,7 +40,7 @@ from iceshelves.core.text import storable
 from iceshelves.core.threads import in_thread
 from iceshelves.deploy import claims, records
 from iceshelves.deploy.agent_streams import AgentStreams
-from iceshelves.deploy.job import Ending, Job
+from iceshelves.deploy.job import Job
 from iceshelves.deploy.messages import (
     LEASE_SECONDS,
     AgentSettings,
@@ -51,6 +51,8 @@ from iceshelves.deploy.messages import (
     SeenInstance,
 )
 from iceshelves.deploy.runner import Runner
+from iceshelves.operations import rows
+from iceshelves.operations.job import Ending
 from iceshelves.providers.base import Instance, Mark
 from iceshelves.store.database import Database
 from iceshelves.store.models import Agent, Cluster
@@ -270,7 +272,7 @@ class Agents:
             agent = session.get_one(Agent, known.agent_id)
             _let_in(agent, known.shown)
             rotating = agent.former_key_hash == known.shown
-            cancelled = records.cancel_requested(session, list(running))
+            cancelled = rows.cancel_requested(session, list(running))
             cluster = session.get_one(Cluster, known.cluster_id)
             answer = replace(answer, settings=self._settings(agent, cluster))
         if not waiting and not rotating:
@@ -293,7 +295,7 @@ class Agents:
         if poll.wants_work:
             room = claims.Room(answer.settings.limit, _lease(agent))
             work = claims.claim(session, self._cipher, agent.cluster_id, running, room)
-        cancelled = records.cancel_requested(session, [*running, *(claim.operation for claim in work)])
+        cancelled = rows.cancel_requested(session, [*running, *(claim.operation for claim in work)])
         return _with_cancelled(replace(answer, work=work), poll, cancelled)
 
     def _with_streams(self, known: Known, poll: Poll, answer: PollAnswer) -> PollAnswer:
@@ -353,7 +355,7 @@ class Agents:
 
     async def _tell(self, ended: _Ended) -> None:
         for job, ending in ended.jobs:
-            self._runner.tell(job)
+            self._runner.keeper.tell(job)
             self._bus.publish(_topic(job.cluster_id))  # there is room for another
             await self._runner.go_back(job, ending)
         if ended.told:
@@ -374,20 +376,20 @@ class Agents:
 
     async def look_after(self, operation_id: str) -> None:
         """End an operation that no agent will."""
-        due = await self._runner.read(claims.is_due, operation_id)
-        if due and await self._runner.write(claims.settle, operation_id):
+        due = await self._runner.keeper.read(claims.is_due, operation_id)
+        if due and await self._runner.keeper.write(claims.settle, operation_id):
             with contextlib.suppress(IceShelvesError):
-                job = await self._runner.read(records.load, self._cipher, operation_id)
-                self._runner.tell(job)
+                job = await self._runner.keeper.read(records.load, self._cipher, operation_id)
+                self._runner.keeper.tell(job)
 
     def _note_absence(self, cluster_id: int, operation_id: str) -> None:
         """Have whoever watches an operation know that nobody has come for it yet, once."""
         with self._database.read() as session:
             found = health.judge_agent(health.seen_of(agent_of(session, cluster_id)), clock.now())
-            if found.status == health.ACTIVE or records.has_log(session, operation_id):
+            if found.status == health.ACTIVE or rows.has_log(session, operation_id):
                 return
         with self._database.write() as session:
-            records.add_warning(session, operation_id, f"Waiting for the cluster's agent. {found.message}")
+            rows.add_warning(session, operation_id, f"Waiting for the cluster's agent. {found.message}")
 
     def _cluster_of(self, operation_id: str) -> int | None:
         with self._database.read() as session:

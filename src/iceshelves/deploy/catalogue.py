@@ -15,10 +15,10 @@ from iceshelves.access import audit
 from iceshelves.access.bootstrap import SYSTEM, system_actor
 from iceshelves.access.policy import Actor
 from iceshelves.core.errors import Conflict, InvalidInput
+from iceshelves.core.finding import Finding
 from iceshelves.core.names import check_object_name
 from iceshelves.eggs import (
     Egg,
-    Finding,
     SemVer,
     builtin_eggs,
     egg_from_files,

@@ -13,9 +13,9 @@ from typing import Final
 from iceshelves.core.errors import Failed
 from iceshelves.deploy.spec import CheckSpec
 from iceshelves.deploy.work import Work
-from iceshelves.providers.base import ExecRequest, Guest, require
+from iceshelves.providers.base import Guest, require
+from iceshelves.providers.executing import execute
 
-_OUTPUT_LIMIT: Final = 64 * 1024
 #: seconds; a try that began in time may take its own time-outs to say what is wrong
 _GRACE: Final = 15.0
 _PAUSES: Final = (0.2, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0)
@@ -65,7 +65,7 @@ async def run(work: Work, check: CheckSpec) -> None:
     command = await _command(work, check)
     tries = 0
     while True:
-        status, said = await _within(check, started, _execute(work, command))
+        status, said = await _within(check, started, execute(work.provider, work.spec.instance, command))
         if status == 0:
             return
         left = check.timeout - (time.monotonic() - started)
@@ -119,15 +119,6 @@ async def _address(work: Work) -> str:
     if not found:
         return "127.0.0.1"
     return f"[{found[0]}]" if ":" in found[0] else found[0]
-
-
-async def _execute(work: Work, command: tuple[str, ...]) -> tuple[int, str]:
-    said = bytearray()
-    guest = require(work.provider, Guest)
-    async with await guest.exec(work.spec.instance, ExecRequest(command)) as session:
-        async for _stream, data in session.output():
-            said += data[: _OUTPUT_LIMIT - len(said)]
-        return await session.wait(), said.decode("utf-8", "replace").strip()
 
 
 def _last_line(text: str) -> str:

@@ -21,10 +21,12 @@ from iceshelves.core import clock
 from iceshelves.core.errors import Cancelled, Conflict, IceShelvesError, TimedOut
 from iceshelves.core.text import storable
 from iceshelves.deploy import records
-from iceshelves.deploy.job import Ending, Job
+from iceshelves.deploy.job import Job
 from iceshelves.deploy.messages import Claim, End, Entry
 from iceshelves.deploy.spec import Wishes
-from iceshelves.deploy.states import OPEN, OperationStatus, StepStatus
+from iceshelves.operations import rows
+from iceshelves.operations.job import Ending
+from iceshelves.operations.states import OPEN, OperationStatus, StepStatus
 from iceshelves.store.models import Agent, Cluster, LogLine, Operation, Step
 
 #: seconds beyond its deadline that an agent which is away has for telling how its work ended
@@ -128,10 +130,10 @@ def _claim(session: Session, cipher: Cipher, operation: Operation, seconds: floa
         revision=job.revision,
         replaces=job.replaces,
         on_failure=job.on_failure,
-        seconds_left=records.seconds_left(session, operation.id),
+        seconds_left=rows.seconds_left(session, operation.id),
         # whoever held it before may have made something without having told it
         touched=before > 0 or records.was_touched(session, job.deployment_id),
-        guest_lines=records.guest_lines(session, operation.id),
+        guest_lines=rows.guest_lines(session, operation.id),
         mark=dataclasses.asdict(job.mark),
         # what whoever deploys wished for is in it already, rendered
         spec=dataclasses.asdict(dataclasses.replace(job.spec, wishes=Wishes())),
@@ -203,16 +205,16 @@ def _held(session: Session, agent: Agent, entry: Entry) -> Operation | None:
 def _note(session: Session, operation: Operation, entry: Entry) -> None:
     text = storable(entry.text)
     if entry.kind == "step":
-        records.begin_step(session, operation.id, entry.step)
+        rows.begin_step(session, operation.id, entry.step)
     elif entry.kind == "step-end":
-        records.end_step(session, operation.id, entry.step, StepStatus(entry.status or "failed"), text)
+        rows.end_step(session, operation.id, entry.step, StepStatus(entry.status or "failed"), text)
     else:
         session.execute(
             sa.update(Step)
             .where(Step.operation_id == operation.id, Step.name == entry.step)
             .values(progress=entry.fraction, message=text[:500])
         )
-        records.touch(session, operation.id)
+        rows.touch(session, operation.id)
 
 
 def _line(operation: Operation, entry: Entry) -> dict[str, Any]:

@@ -31,14 +31,23 @@ from iceshelves.core.errors import Failed, IceShelvesError, NotFound
 from iceshelves.core.log import logger
 from iceshelves.core.settings import Settings
 from iceshelves.core.threads import in_thread
-from iceshelves.deploy import deployments, records
+from iceshelves.deploy import deployments
 from iceshelves.deploy.agents import Agents
 from iceshelves.deploy.deployments import Deployments
-from iceshelves.deploy.engine import Engine
 from iceshelves.deploy.image_mirror import ImageMirror
 from iceshelves.deploy.original_agent import OriginalAgents
 from iceshelves.deploy.runner import Runner
-from iceshelves.deploy.states import OPEN
+from iceshelves.factory.builds import Builds
+from iceshelves.factory.downloads import Downloads
+from iceshelves.factory.images import PublishedImages
+from iceshelves.factory.job import KIND as BUILD_KIND
+from iceshelves.factory.registries import Registries
+from iceshelves.factory.uploads import Uploads
+from iceshelves.factory.worker import BuildWorker
+from iceshelves.operations import asking, rows
+from iceshelves.operations.engine import Engine, Journal
+from iceshelves.operations.keeping import Cancels, Keeper
+from iceshelves.operations.states import OPEN
 from iceshelves.providers.base import Guest, Lifecycle, require
 from iceshelves.store.database import Database, sqlite_url
 from iceshelves.store.models import IdempotencyKey, LogLine, Operation
@@ -70,14 +79,17 @@ class ControlPlane:
         self._engine = engine or self._make_engine()
         self._reach = Reach(self.cipher, self._open_stream)
         self._providers = ProviderPool(self.database, self._reach)
-        self.deployments = Deployments(
-            self.database, self.cipher, settings.deployment_timeout, self._submit, self._interrupt
-        )
+        self.deployments = Deployments(self.database, self.cipher, settings.deployment_timeout, self._submit)
+        self.registries = Registries(settings.data / "registry")
+        self._keeper = Keeper(self.database, self.bus)
+        self._cancels = Cancels(self._keeper)
         self._runner = Runner(
-            self.database,
+            self._keeper,
+            self._cancels,
             self.cipher,
             self.bus,
             self._providers,
+            self.registries,
             settings.max_concurrent_deployments,
             self.deployments.follow_up,
         )
@@ -86,6 +98,18 @@ class ControlPlane:
         )
         self.original_agents = OriginalAgents(self.database, self.cipher, self._runner)
         self.agents.on_waiting = self.original_agents.refuse
+        self.builds = Builds(self.database, self._submit)
+        self._build_worker = BuildWorker(
+            self._keeper,
+            self._cancels,
+            self.bus,
+            self._providers,
+            self.registries,
+            settings.data / "builds",
+        )
+        self.published = PublishedImages(self.database, self.registries)
+        self.uploads = Uploads(settings.data / "uploads")
+        self.downloads = Downloads(self.database)
         self.images = ImageMirror(self.database, settings.data / "images", settings.image_cache)
         self.clusters = Clusters(self.database, self._providers, self._reach, self._drop_cluster)
         self.members = Members(self.database, self._providers)
@@ -99,7 +123,7 @@ class ControlPlane:
         self._forgotten: datetime | None = None
 
     def _make_engine(self) -> Engine:
-        from iceshelves.deploy.dbos_engine import DbosEngine
+        from iceshelves.operations.dbos_engine import DbosEngine
 
         return DbosEngine(self.settings.database_url or sqlite_url(self.settings.data / "operations.db"))
 
@@ -107,14 +131,15 @@ class ControlPlane:
         """Take up what was cut off, then be ready for new work."""
         self._loop = asyncio.get_running_loop()
         self.bus.attach(self._loop)
-        self._runner.logbook.start()
-        await self._engine.start(self._runner.carry_out)
+        self._keeper.logbook.start()
+        await self._engine.start(self._carry_out)
         await self._look_after(0.0)
         self._chores = [
-            asyncio.create_task(_regularly(_CANCEL_SECONDS, self._runner.look_for_cancels)),
+            asyncio.create_task(_regularly(_CANCEL_SECONDS, self._cancels.look)),
             asyncio.create_task(_regularly(_CARE_SECONDS, partial(self._look_after, _CARE_SECONDS))),
             asyncio.create_task(_regularly(_RETENTION_SECONDS, self._forget_old)),
             asyncio.create_task(_regularly(_CARE_SECONDS, self._health.look_at_agents)),
+            asyncio.create_task(_regularly(_CARE_SECONDS, partial(in_thread, self.downloads.write))),
             asyncio.create_task(self._health.write()),
             asyncio.create_task(self._roster.keep()),
         ]
@@ -127,8 +152,10 @@ class ControlPlane:
         await self._engine.stop()
         await self.members.close()
         await self.images.close()
-        await self._runner.logbook.stop()
+        await self._keeper.logbook.stop()
         await self._providers.close()
+        await in_thread(self.downloads.write)
+        self.registries.close()
         self.database.close()
 
     async def open_guest(self, actor: Actor, deployment_id: int) -> tuple[str, Guest]:
@@ -169,6 +196,20 @@ class ControlPlane:
             "done", "", "The agent gets a new key at its next poll, and the present one ends then."
         )
 
+    def cancel(self, actor: Actor, operation_id: str, request_id: str = "") -> None:
+        """Ask an operation to stop; what it has made is undone.  Raises :class:`Conflict` if it has ended."""
+        with self.database.write() as session:
+            asking.cancel(session, actor, operation_id, request_id)
+        self._interrupt(operation_id)
+
+    async def _carry_out(self, journal: Journal, operation_id: str) -> None:
+        worker = await self._worker_of(operation_id)
+        await worker.carry_out(journal, operation_id)
+
+    async def _worker_of(self, operation_id: str) -> Runner | BuildWorker:
+        kind = await self._keeper.read(rows.kind, operation_id)
+        return self._build_worker if kind == BUILD_KIND else self._runner
+
     def _submit(self, operation_id: str) -> None:
         """Hand the operation over.  What goes wrong there is mended by :meth:`_look_after`."""
         if self._loop is None:
@@ -188,18 +229,19 @@ class ControlPlane:
         The first happens when a server dies between its answer and the start of the work, the second when
         the engine has given a workflow up.
         """
-        waiting = await self._runner.read(records.open_operations, older_than)
+        waiting = await self._keeper.read(rows.open_operations, older_than)
         known = await self._engine.known(waiting)
         for operation_id in waiting:
             if operation_id not in known:
                 await self._hand_over(operation_id)
                 await self.agents.look_after(operation_id)
             elif not known[operation_id]:
-                await self._runner.give_up(operation_id, _abandoned())
+                worker = await self._worker_of(operation_id)
+                await worker.give_up(operation_id, _abandoned())
 
     def _interrupt(self, operation_id: str) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._runner.cancel, operation_id)
+            self._loop.call_soon_threadsafe(self._cancels.cancel, operation_id)
             asyncio.run_coroutine_threadsafe(self._interrupt_agent(operation_id), self._loop)
 
     async def _interrupt_agent(self, operation_id: str) -> None:
@@ -224,6 +266,7 @@ class ControlPlane:
 
     def _delete_old(self) -> list[str]:
         """Delete logs and answers past their time; returns the operations whose records can go too."""
+        self.uploads.forget_old()
         horizon = clock.now() - timedelta(days=self.settings.log_retention_days)
         with self.database.write() as session:
             session.execute(sa.delete(LogLine).where(LogLine.timestamp < horizon))

@@ -19,18 +19,19 @@ from iceshelves.access.bootstrap import system_actor
 from iceshelves.access.cipher import Cipher
 from iceshelves.access.policy import Actor
 from iceshelves.clusters import clusters
-from iceshelves.core import clock
 from iceshelves.core.errors import Conflict, NotFound
 from iceshelves.core.secret import REDACTED
 from iceshelves.deploy import plan, records
 from iceshelves.deploy.job import Job
 from iceshelves.deploy.requests import Accepted, DeployRequest, UpdateRequest
 from iceshelves.deploy.spec import DeploymentSpec, Wishes
-from iceshelves.deploy.states import OPEN, DeploymentStatus, OperationStatus
+from iceshelves.deploy.states import DeploymentStatus
 from iceshelves.deploy.steps import PIPELINES
 from iceshelves.eggs import Egg, unpack
+from iceshelves.operations import asking
+from iceshelves.operations.states import OPEN, OperationStatus
 from iceshelves.store.database import Database
-from iceshelves.store.models import Deployment, Operation, Revision, Step
+from iceshelves.store.models import Deployment, Operation, Revision
 from iceshelves.store.models import Egg as EggRow
 
 
@@ -44,7 +45,7 @@ class _Order:
 
 
 class Deployments:
-    """``submit`` hands an operation's id to the engine, ``interrupt`` stops the step that runs."""
+    """``submit`` hands an operation's id to the engine."""
 
     def __init__(
         self,
@@ -52,13 +53,11 @@ class Deployments:
         cipher: Cipher,
         default_timeout: float,
         submit: Callable[[str], None],
-        interrupt: Callable[[str], None],
     ) -> None:
         self._database = database
         self._cipher = cipher
         self._default_timeout = default_timeout
         self._submit = submit
-        self._interrupt = interrupt
 
     def create(self, actor: Actor, request: DeployRequest, request_id: str = "") -> Accepted:
         """Deploy an egg under a name.
@@ -161,25 +160,6 @@ class Deployments:
             return _revision(session, deployment, deployment.revision), self._order("delete")
 
         return self._change(actor, deployment_id, "deployment.delete", change, request_id)
-
-    def cancel(self, actor: Actor, operation_id: str, request_id: str = "") -> None:
-        """Ask an operation to stop; what it has made is undone.  Raises :class:`Conflict` if it has ended."""
-        with self._database.write() as session:
-            operation = session.get(Operation, operation_id, with_for_update=True)
-            if operation is None or operation.tenant_id != actor.tenant_id:
-                raise NotFound("There is no such operation.", code="operation_not_found")
-            if operation.status not in OPEN:
-                raise Conflict(
-                    f"The operation has ended already: {operation.status}.", code="operation_ended"
-                )
-            if operation.kind == "delete":
-                raise Conflict("A deletion cannot be cancelled.", code="not_cancellable")
-            if operation.cancel_requested_on is None:
-                operation.cancel_requested_on = clock.now()
-                operation.cancel_requested_by = actor.name
-                operation.version += 1
-                audit.record(session, actor, "operation.cancel", operation_id, request_id=request_id)
-        self._interrupt(operation_id)
 
     def follow_up(self, job: Job) -> None:
         """After a later revision failed: go back to the last good one, as an operation of its own.
@@ -372,12 +352,7 @@ def _add_operation(
         steps=list(steps),
         created_by=actor.name,
     )
-    session.add(operation)
-    session.flush()
-    session.add_all(
-        Step(operation_id=operation.id, position=position, name=name, attempts=0)
-        for position, name in enumerate(steps, start=1)
-    )
+    asking.add(session, operation)
     deployment.status = DeploymentStatus.PENDING
     deployment.error = None
     return operation

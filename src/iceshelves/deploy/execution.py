@@ -1,85 +1,49 @@
-"""Carrying an operation out: the workflow that an engine makes durable, and what surrounds a step.
+"""Carrying an operation on a deployment out, in the server and in an agent alike.
 
-The workflow is begin → steps → (clean up) → end, each done once.  A step's failure is a *result*, never an
-exception, and so is a fault of our own: what reaches the engine as an exception is the end of the process.
-The same code runs in the server and in an agent; they differ in the :class:`Desk` and the engine's journal.
+The two differ in the :class:`Desk` and the engine's journal.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from iceshelves.core.errors import Cancelled, Failed, IceShelvesError, Temporary, TimedOut
+from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.log import logger
 from iceshelves.core.secret import redact
 from iceshelves.core.text import storable
 from iceshelves.deploy import steps
-from iceshelves.deploy.engine import Journal, Json
-from iceshelves.deploy.job import CLEAN_UP, Ending, Job
+from iceshelves.deploy.job import CLEAN_UP, Job
 from iceshelves.deploy.plans import Plan, Plans
-from iceshelves.deploy.states import OperationStatus, StepStatus
-from iceshelves.deploy.work import Report, Work
+from iceshelves.deploy.work import Shelf, Work
+from iceshelves.operations import execution
+from iceshelves.operations.engine import Journal, Json
+from iceshelves.operations.job import Level, Report, Source
+from iceshelves.operations.states import OperationStatus, StepStatus
 from iceshelves.providers.base import Provider
 
-#: seconds for which a step is tried again while the other side is away; then it has failed
-_PATIENCE: Final = 60.0
-#: a guest may take as long to come up as the operation has
-_PATIENT_STEPS: Final = frozenset({"guest"})
 _CLEAN_UP_SECONDS: Final = 300.0
-_LONGEST_PAUSE: Final = 5.0
 
 log = logger(__name__)
 
 
-class Desk(Protocol):
-    """Where an execution asks how things stand and writes down how they go, for one operation.
-
-    Every method can be called again with the same arguments, and waits while whoever keeps the records is
-    away.
-    """
-
-    async def begin(self) -> bool:
-        """Whether it may begin: not if it was cancelled before."""
-        ...
-
-    async def begin_step(self, name: str) -> int:
-        """Write down that a step begins; the number of guest lines that its log holds already.
-
-        Raises ``Conflict`` ``operation_ended``: an operation that was given up does nothing more.
-        """
-        ...
-
-    async def end_step(self, name: str, status: StepStatus, message: str) -> None:
-        """Write down, after everything that it reported, how a step ended."""
-        ...
-
-    async def seconds_left(self) -> float:
-        """Until the operation's deadline."""
-        ...
-
-    async def cancel_requested(self) -> bool:
-        """Whether somebody asked it to stop."""
-        ...
+class Desk(execution.Desk, Protocol):
+    """The desk of an operation on a deployment."""
 
     async def was_touched(self) -> bool:
         """Whether any operation of the deployment got so far that something may be on the cluster."""
         ...
 
-    async def end(self, ending: Ending) -> bool:
-        """Write down the end.  False if it succeeded although it was asked to stop: it is undone first."""
-        ...
 
-    def report(self, step: str) -> Report:
-        """Where ``step`` says how it goes."""
-        ...
+class Execution(execution.Execution):
+    """One operation on a deployment being carried out."""
 
-
-class Execution:
-    """One operation being carried out.  Setting ``cancel`` interrupts the step that runs."""
+    #: a guest may take long to come up
+    patient_steps = frozenset({"guest"})
+    _job: Job
+    _desk: Desk
 
     def __init__(
         self,
@@ -88,53 +52,43 @@ class Execution:
         provider: Callable[[], Awaitable[Provider]],
         cancel: asyncio.Event,
         plans: Plans | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         """``plans`` are shared by all that is carried out on the same cluster."""
-        self._job = job
-        self._desk = desk
+        super().__init__(job, desk, cancel)
+        self._shelf = shelf
+        #: by step; a step that is tried again must not log again what the guest had said by then
+        self._guest_lines: dict[str, int] = {}
         self._provider = provider
-        self._cancel = cancel
         self._plans = Plans() if plans is None else plans
 
     async def run(self, journal: Journal) -> None:
-        """Carry it out, or go on where ``journal`` says that it was cut off."""
         try:
-            await self._run(journal)
+            await super().run(journal)
         finally:
             self._plans.drop(self._job.operation_id)
 
-    async def _run(self, journal: Journal) -> None:
-        facts: Json = {}
-        outcome = await journal.once("begin", self._begin)
-        begun = outcome["status"] == OperationStatus.RUNNING
-        if begun:
-            outcome = _outcome(OperationStatus.SUCCEEDED)
-            for name in self._job.steps:
-                outcome = await journal.once(name, partial(self._run_step, name, facts))
-                facts = {**facts, **outcome["facts"]}
-                if outcome["status"] != OperationStatus.SUCCEEDED:
-                    break
-        end = "end"
-        if outcome["status"] == OperationStatus.SUCCEEDED:
-            ending = Ending(OperationStatus.SUCCEEDED, None, facts, clean=False)
-            ended = await journal.once(end, partial(self._end, ending))
-            if ended.get("ended", True):
-                return
-            end = "end-cancelled"
-            outcome = _outcome(OperationStatus.CANCELLED, Cancelled("Cancelled at its very end."))
-        clean = await self._undo(journal, outcome, begun)
-        ending = Ending(OperationStatus(outcome["status"]), outcome["error"], facts, clean)
-        await journal.once(end, partial(self._end, ending))
+    async def do(self, name: str, facts: Json, guest_lines: int) -> Json:
+        if (plan := Plan.of(self._job.spec, facts)) is not None:
+            self._plans.put(self._job.operation_id, plan)
+        seen = self._guest_lines.setdefault(name, guest_lines)
+        report = _Counting(self._desk.report(name))
+        work = Work(
+            spec=self._job.spec,
+            mark=self._job.mark,
+            provider=await self._provider(),
+            report=report,
+            facts=facts,
+            guest_lines=seen,
+            plans=self._plans,
+            shelf=self._shelf,
+        )
+        try:
+            return dict(await steps.step(name)(work))
+        finally:
+            self._guest_lines[name] = seen + report.guest_lines
 
-    async def _begin(self) -> Json:
-        if await self._desk.begin():
-            return _outcome(OperationStatus.RUNNING)
-        return _outcome(OperationStatus.CANCELLED, Cancelled("Cancelled before it began."))
-
-    async def _end(self, ending: Ending) -> Json:
-        return {"ended": await self._desk.end(ending)}
-
-    async def _undo(self, journal: Journal, outcome: Json, begun: bool) -> bool:
+    async def undo(self, journal: Journal, outcome: Json, begun: bool) -> bool:
         """Remove what a failed deployment made, if that is due; whether nothing of it is left."""
         if self._job.kind != "deploy":
             return False
@@ -149,54 +103,6 @@ class Execution:
     async def _look_back(self) -> Json:
         return {"touched": await self._desk.was_touched()}
 
-    async def _run_step(self, name: str, facts: Json) -> Json:
-        seen = await self._desk.begin_step(name)
-        started = time.monotonic()
-        try:
-            found = await self._attempt(name, facts, seen)
-            outcome = _outcome(OperationStatus.SUCCEEDED, facts=found)
-        except IceShelvesError as error:
-            outcome = _outcome(_status_of(error), _redacted(error, self._job))
-        except Exception:
-            log.exception("operation %s, step %s", self._job.operation_id, name)
-            outcome = _outcome(OperationStatus.FAILED, internal_error(self._job.operation_id))
-        status = _step_status(outcome)
-        message = outcome["error"]["message"] if outcome["error"] else ""
-        if message:
-            self._log_failure(name, outcome["error"], status)
-        await self._desk.end_step(name, status, message)
-        took = time.monotonic() - started
-        log.debug("%s %s: %s after %.2f s", self._job.operation_id, name, status, took)
-        return outcome
-
-    def _log_failure(self, name: str, error: Json, status: StepStatus) -> None:
-        report = self._desk.report(name)
-        report.log(error["message"], "WARNING" if status is StepStatus.CANCELLED else "ERROR")
-        for line in error["details"].get("guest", ()):
-            report.log(f"  guest: {line}", "ERROR")
-
-    async def _attempt(self, name: str, facts: Json, guest_lines: int) -> Json:
-        """Run the step until it succeeds, fails, is cancelled or its time is over."""
-        left = await self._desk.seconds_left()
-        if await self._desk.cancel_requested():
-            self._cancel.set()
-        if (plan := Plan.of(self._job.spec, facts)) is not None:
-            self._plans.put(self._job.operation_id, plan)
-        return await _interruptible(self._try(name, facts, guest_lines), self._cancel, left, name)
-
-    async def _try(self, name: str, facts: Json, guest_lines: int) -> Json:
-        work = Work(
-            spec=self._job.spec,
-            mark=self._job.mark,
-            provider=await self._provider(),
-            report=self._desk.report(name),
-            facts=facts,
-            guest_lines=guest_lines,
-            plans=self._plans,
-        )
-        patience = float("inf") if name in _PATIENT_STEPS else _PATIENCE
-        return await _persist(work, name, patience)
-
     async def _clean_up(self) -> Json:
         await self._desk.begin_step(CLEAN_UP)
         report = self._desk.report(CLEAN_UP)
@@ -205,17 +111,18 @@ class Execution:
             async with asyncio.timeout(_CLEAN_UP_SECONDS):
                 work = Work(self._job.spec, self._job.mark, await self._provider(), report)
                 for name in steps.UNDO:
-                    await _persist(work, name, _CLEAN_UP_SECONDS)
+                    await execution.persist(partial(steps.step(name), work), report, _CLEAN_UP_SECONDS)
             report.log("Removed what this deployment had made")
         except TimeoutError:
             message = (
                 f"Could not clean up within {_CLEAN_UP_SECONDS:.0f} s; delete the deployment to try again."
             )
         except IceShelvesError as error:
-            message = storable(redact(f"Could not clean up: {error.message}", list(self._job.spec.secrets)))
+            message = storable(redact(f"Could not clean up: {error.message}", list(self._job.secrets)))
         except Exception:
             log.exception("operation %s, clean-up", self._job.operation_id)
-            message = f"Could not clean up: {internal_error(self._job.operation_id).message}"
+            own = execution.internal_error(self._job.operation_id)
+            message = f"Could not clean up: {own.message}"
         if message:
             report.log(message, "ERROR")
         status = StepStatus.FAILED if message else StepStatus.DONE
@@ -223,51 +130,19 @@ class Execution:
         return {"clean": not message}
 
 
-async def _persist(work: Work, name: str, patience: float) -> Json:
-    """Run the step again while it fails only for now."""
-    step = steps.step(name)
-    started = time.monotonic()
-    pause = 0.0
-    while True:
-        try:
-            return dict(await step(work))
-        except Temporary as error:
-            if time.monotonic() - started > patience:
-                raise Failed(
-                    f"{error.message} (tried for {patience:.0f} s)",
-                    code=error.code,
-                    hint=error.hint,
-                    details=error.details,
-                ) from error
-            if pause >= 1.0:
-                work.report.log(f"Trying again: {error.message}", "WARNING")
-            pause = min(max(pause * 2, error.delay / 10), _LONGEST_PAUSE)
-            work.report.progress(None, f"waiting: {error.message}")
-        await asyncio.sleep(pause)
+class _Counting:
+    """A report that counts the guest's lines."""
 
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.guest_lines = 0
 
-async def _interruptible(work: Any, cancel: asyncio.Event, seconds: float, name: str) -> Json:
-    """The result of ``work``, unless ``cancel`` is set or ``seconds`` have passed before."""
-    task: asyncio.Task[Json] = asyncio.ensure_future(work)
-    asked = asyncio.ensure_future(cancel.wait())
-    try:
-        await asyncio.wait({task, asked}, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if cancel.is_set():
-            raise Cancelled(f"Cancelled during {name}.")
-        raise TimedOut(
-            f"The deadline passed during {name}.",
-            code="deadline_passed",
-            hint="Give it more time with --timeout, or look in the log for what it waited for.",
-        )
-    finally:
-        asked.cancel()
-        if not task.done():  # the process is stopping
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    def log(self, message: str, level: Level = "INFO", source: Source = "engine") -> None:
+        self.guest_lines += source == "guest"
+        self._report.log(message, level, source)
+
+    def progress(self, fraction: float | None, words: str) -> None:
+        self._report.progress(fraction, words)
 
 
 def _leaves_nothing(job: Job, outcome: Json) -> bool:
@@ -275,50 +150,3 @@ def _leaves_nothing(job: Job, outcome: Json) -> bool:
     if job.replaces:
         return False
     return outcome["status"] == OperationStatus.CANCELLED or job.on_failure == "cleanup"
-
-
-def internal_error(operation_id: str) -> Failed:
-    """A fault of our own, as whoever waits for the operation is told of it."""
-    return Failed(
-        f"IceShelves met an error of its own in operation {operation_id}.",
-        code="internal_error",
-        hint="The server's log has the details under this id; please report it.",
-    )
-
-
-def _outcome(
-    status: OperationStatus, error: IceShelvesError | Json | None = None, facts: Json | None = None
-) -> Json:
-    shown = error.to_json() if isinstance(error, IceShelvesError) else error
-    return {"status": status.value, "error": shown, "facts": facts or {}}
-
-
-def _status_of(error: IceShelvesError) -> OperationStatus:
-    if isinstance(error, Cancelled):
-        return OperationStatus.CANCELLED
-    if isinstance(error, TimedOut) and error.code == "deadline_passed":
-        return OperationStatus.TIMEOUT
-    return OperationStatus.FAILED
-
-
-def _step_status(outcome: Json) -> StepStatus:
-    return {
-        OperationStatus.SUCCEEDED: StepStatus.DONE,
-        OperationStatus.CANCELLED: StepStatus.CANCELLED,
-    }.get(outcome["status"], StepStatus.FAILED)
-
-
-def _redacted(error: IceShelvesError, job: Job) -> Json:
-    """``error`` as it may be kept and shown; its code is ours and stays as it is."""
-    shown: Json = _redact_json(error.to_json(), list(job.spec.secrets))
-    return {**shown, "code": error.code, "docs": error.docs}
-
-
-def _redact_json(value: Any, secrets: list[str]) -> Any:
-    if isinstance(value, str):
-        return storable(redact(value, secrets))
-    if isinstance(value, dict):
-        return {key: _redact_json(inner, secrets) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_redact_json(inner, secrets) for inner in value]
-    return value

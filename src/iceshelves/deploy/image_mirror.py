@@ -24,9 +24,10 @@ from yarl import URL
 
 from iceshelves.clusters.reaching import image_servers, passes_images
 from iceshelves.connections.values import ImageServer
-from iceshelves.core.errors import Failed, IceShelvesError, InvalidInput, NotFound, Temporary
+from iceshelves.core.errors import Failed, IceShelvesError, NotFound, Temporary
 from iceshelves.core.http import open_session, read_bounded
 from iceshelves.core.log import logger
+from iceshelves.core.ranges import span
 from iceshelves.core.threads import in_thread
 from iceshelves.core.vetting import Judge, VettedResolver, check_host, is_configurable, is_public
 from iceshelves.deploy.image_cache import ImageCache, Item
@@ -50,7 +51,6 @@ _CHUNK: Final = 256 * 1024
 _SEGMENT: Final = r"[A-Za-z0-9_+~-][A-Za-z0-9._+~:@=,-]*"
 _PATH: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_RANGE: Final = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
 
 log: Final = logger(__name__)
 
@@ -262,23 +262,6 @@ def read_list(raw: bytes, path: str) -> _List:
                 ):  # fmt: skip
                     items[where] = Item(size, digest)
     return _List(raw, 0.0, items=items)
-
-
-def span(asked: str, size: int) -> tuple[int, int, bool]:
-    """Which bytes a ``Range`` header asks for, and whether that is all; several ranges get the whole.
-
-    Raises :class:`InvalidInput` ``invalid_range`` where there is no such byte (RFC 9110, 14.1.2).
-    """
-    match = _RANGE.fullmatch(asked.strip())
-    if match is None or not (match[1] or match[2]):
-        return 0, size, True
-    if not match[1]:  # so many from the end
-        start, end = max(0, size - int(match[2])), size
-    else:
-        start, end = int(match[1]), min(size, int(match[2]) + 1 if match[2] else size)
-    if start >= end:
-        raise InvalidInput(f"The file has {size} bytes, not {asked[:60]!r}.", code="invalid_range")
-    return start, end, False
 
 
 def _objects(value: Any, name: str) -> Iterator[dict[str, Any]]:

@@ -1,12 +1,12 @@
-"""An operation as whoever carries it out sees it: in the server and in an agent alike."""
+"""An operation on a deployment as whoever carries it out sees it: in the server and in an agent alike."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from iceshelves.deploy.spec import DeploymentSpec
-from iceshelves.deploy.states import OperationStatus
 from iceshelves.providers.base import Mark
 
 CLEAN_UP: Final = "clean-up"
@@ -35,12 +35,12 @@ class Job:
     spec: DeploymentSpec
     mark: Mark
 
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What must not show in any log."""
+        return tuple(self.spec.secrets)
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ended.  ``clean`` says that nothing of ours was left on the cluster."""
-
-    status: OperationStatus
-    error: dict[str, Any] | None
-    facts: dict[str, Any]
-    clean: bool
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What is told on the bus when something of it changes."""
+        return (f"operation:{self.operation_id}", f"deployment:{self.deployment_id}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Le, MaxLen
 
-from iceshelves.deploy.states import OperationStatus
+from iceshelves.operations.states import OperationStatus
 
 Name = Annotated[str, MaxLen(255)]
 OperationId = Annotated[str, MaxLen(36)]

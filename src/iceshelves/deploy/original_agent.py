@@ -32,12 +32,13 @@ from iceshelves.core.text import storable
 from iceshelves.deploy import records
 from iceshelves.deploy.agents import Known, agent_for, agent_of, agents_cluster
 from iceshelves.deploy.claims import ORIGINAL, OWN
-from iceshelves.deploy.job import Ending, Job
+from iceshelves.deploy.job import Job
 from iceshelves.deploy.messages import LEASE_SECONDS
 from iceshelves.deploy.runner import Runner
 from iceshelves.deploy.spec import USER_DATA_KEY
-from iceshelves.deploy.states import OPEN, OperationStatus, StepStatus
-from iceshelves.deploy.work import Level
+from iceshelves.operations import rows
+from iceshelves.operations.job import Ending, Level
+from iceshelves.operations.states import OPEN, OperationStatus, StepStatus
 from iceshelves.providers.base import Image
 from iceshelves.providers.incus import wire
 from iceshelves.store.database import Database
@@ -138,7 +139,7 @@ class OriginalAgents:
                 else:
                     offers.append(_hand_out(session, agent, operation, job))
         for job in ended:
-            self._runner.tell(job)
+            self._runner.keeper.tell(job)
         return offers
 
     def report(self, known: Known, deployment_id: int, report: Report) -> None:
@@ -162,12 +163,13 @@ class OriginalAgents:
                 if operation.status in OPEN:
                     _renew(agent, operation)
         if job is not None:
-            self._runner.tell(job)
+            self._runner.keeper.tell(job)
 
     def refuse(self, operation_id: str) -> None:
         """End an operation at once that the cluster's agent will not be able to carry out."""
         with self._database.read() as session:
-            agent = agent_of(session, session.get_one(Operation, operation_id).cluster_id)
+            cluster_id = session.get_one(Operation, operation_id).cluster_id
+            agent = None if cluster_id is None else agent_of(session, cluster_id)
             if agent is None or agent.version != ORIGINAL:
                 return
         with self._database.write() as session:
@@ -178,7 +180,7 @@ class OriginalAgents:
             cluster = session.get_one(Cluster, operation.cluster_id)
             if not self._end_if_unable(session, cluster, job):
                 return
-        self._runner.tell(job)
+        self._runner.keeper.tell(job)
 
     def _end_if_unable(self, session: Session, cluster: Cluster, job: Job) -> bool:
         if not job.steps:  # there is nothing to be done on the hypervisor
@@ -286,7 +288,7 @@ def _hand_out(session: Session, agent: Agent, operation: Operation, job: Job) ->
     operation.fence += 1
     operation.protocol = ORIGINAL
     _renew(agent, operation)
-    records.touch(session, operation.id)
+    rows.touch(session, operation.id)
     words = "Handed to the original's agent" + (" again: nothing was heard of it" if again else "")
     _log(session, job, "WARNING" if again else "INFO", words)
     deployment = session.get_one(Deployment, job.deployment_id)
@@ -333,12 +335,12 @@ def _write_down(session: Session, job: Job, operation: Operation, report: Report
 def _begin(session: Session, operation: Operation) -> None:
     """It has begun, even where somebody asked it to stop: this agent cannot be told."""
     records.begin(session, operation.id)
-    records.begin_step(session, operation.id, "create")
+    rows.begin_step(session, operation.id, "create")
 
 
 def _complete(session: Session, job: Job, report: Report) -> None:
     for step in ("create", "start", "ready"):
-        records.end_step(session, job.operation_id, step, StepStatus.DONE, "")
+        rows.end_step(session, job.operation_id, step, StepStatus.DONE, "")
     _log(
         session,
         job,
@@ -370,7 +372,7 @@ def _fail(session: Session, job: Job, operation: Operation, report: Report) -> N
         _complete(session, job, report)
         return
     error = _failure(job, operation, words, taken=taken)
-    records.end_step(session, job.operation_id, "create", StepStatus.FAILED, error.message)
+    rows.end_step(session, job.operation_id, "create", StepStatus.FAILED, error.message)
     _log(session, job, "ERROR", error.message)
     records.end(session, job.operation_id, Ending(OperationStatus.FAILED, error.to_json(), {}, clean=False))
 

@@ -1,6 +1,6 @@
-"""The states of operations, deployments and steps, as data.
+"""The states of deployments, as data.
 
-Deployments keep the original's states and add two: ``deleting`` is never stored, ``deleted`` ends the record.
+They are the original's, and two more: ``deleting`` is never stored, ``deleted`` ends the record.
 """
 
 from __future__ import annotations
@@ -8,16 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-
-class OperationStatus(StrEnum):
-    """``pending`` waits for its turn, ``running`` has begun; all others are final."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
+from iceshelves.operations.states import OperationStatus
 
 
 class DeploymentStatus(StrEnum):
@@ -31,19 +22,6 @@ class DeploymentStatus(StrEnum):
     TIMEOUT = "timeout"
     DELETED = "deleted"
 
-
-class StepStatus(StrEnum):
-    """What became of one step."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-
-
-OPEN: Final = frozenset({OperationStatus.PENDING, OperationStatus.RUNNING})
 
 #: what a deployment becomes when its deploying operation ends
 AFTER_DEPLOY: Final[dict[OperationStatus, DeploymentStatus]] = {

@@ -16,11 +16,13 @@ from iceshelves.core.errors import Conflict, Failed, IceShelvesError, NotFound, 
 from iceshelves.deploy import checks, readiness
 from iceshelves.deploy.placing import choose_member, on_member
 from iceshelves.deploy.work import Work
+from iceshelves.factory.shelf import is_on_shelf
 from iceshelves.providers.base import (
     ExecRequest,
     Guest,
     Image,
     Images,
+    ImageStore,
     Instance,
     Lifecycle,
     Reconfiguration,
@@ -64,16 +66,42 @@ async def _member(work: Work, there: Instance | None) -> str | None:
 
 async def image(work: Work) -> Facts:
     """Have the image on the hypervisor: the pinned one if it is still there, else what the name means now."""
-    images = require(work.provider, Images)
-    found = await _resolve(images, work)
-    if not found.cached:
-        work.report.log(f"Fetching image {found.reference}")
-    found = await images.ensure(found, work.report.progress)
+    found = await _found_image(work)
     work.report.log(f"Image {found.reference}: {found.description or found.fingerprint[:12]}")
     return {"image": dataclasses.asdict(found)}
 
 
-async def _resolve(images: Images, work: Work) -> Image:
+async def _found_image(work: Work) -> Image:
+    images = require(work.provider, Images)
+    spec = work.spec
+    found = await _pinned(images, work)
+    if found is None and is_on_shelf(spec.image):
+        return await _brought(work)
+    if found is None:
+        found = await images.resolve(spec.image, spec.kind)
+    if not found.cached:
+        work.report.log(f"Fetching image {found.reference}")
+    return await images.ensure(found, work.report.progress)
+
+
+async def _brought(work: Work) -> Image:
+    """An image of our own registry: the hypervisor need not reach us, we bring it."""
+    spec = work.spec
+    if work.shelf is None:
+        raise Unsupported(
+            f"An agent cannot take {spec.image} from the registry.",
+            code="registry_out_of_reach",
+            hint="Add the registry to the cluster's image servers (iceshelves image remote-line).",
+        )
+    architectures = (await work.provider.probe()).architectures
+    files = await work.shelf.take(spec.image, spec.kind, architectures)
+    work.report.log(f"Bringing image {spec.image}")
+    brought = await require(work.provider, ImageStore).bring(files, spec.kind, work.report.progress)
+    return dataclasses.replace(brought, reference=spec.image)
+
+
+async def _pinned(images: Images, work: Work) -> Image | None:
+    """The image of the revision that a roll-back returns to, if it is still there."""
     spec = work.spec
     if spec.pinned_image:
         try:
@@ -83,7 +111,7 @@ async def _resolve(images: Images, work: Work) -> Image:
                 f"The former image {spec.pinned_image[:12]} is gone; using {spec.image} as it is now",
                 "WARNING",
             )
-    return await images.resolve(spec.image, spec.kind)
+    return None
 
 
 @on_member

@@ -5,23 +5,26 @@ The same in the server and in an agent: no database and no engine in sight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from iceshelves.deploy.plans import Plans
 from iceshelves.deploy.spec import DeploymentSpec
-from iceshelves.providers.base import Image, InstanceSpec, Mark, Provider
+from iceshelves.images.files import ImageFiles
+from iceshelves.operations.job import Report
+from iceshelves.providers.base import Image, InstanceKind, InstanceSpec, Mark, Provider
 
-Level = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-Source = Literal["engine", "guest"]
 
+class Shelf(Protocol):
+    """The tenant's own registry, as a deployment takes images from it."""
 
-class Report(Protocol):
-    """Where a step says how it goes.  Never blocks and never fails."""
+    async def take(self, reference: str, kind: InstanceKind, architectures: Sequence[str]) -> ImageFiles:
+        """The files of the image that ``reference`` names, for one of ``architectures`` (the kernel's names).
 
-    def log(self, message: str, level: Level = "INFO", source: Source = "engine") -> None: ...
-    def progress(self, fraction: float | None, words: str) -> None: ...
+        Raises :class:`NotFound` ``image_not_found``.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Work:
     guest_lines: int = 0
     #: what all operations on this cluster are about to place
     plans: Plans = field(default_factory=Plans)
+    #: none where the registry is out of reach, as in an agent
+    shelf: Shelf | None = None
 
     @property
     def member(self) -> str | None:

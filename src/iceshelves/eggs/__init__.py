@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from iceshelves.eggs.cloudconfig import merge_cloud_config
     from iceshelves.eggs.comparing import diff
     from iceshelves.eggs.directory import load, read_directory, write_directory
-    from iceshelves.eggs.finding import Finding
     from iceshelves.eggs.library import builtin_eggs, library_path, new_egg, templates
     from iceshelves.eggs.linting import lint, lint_files
     from iceshelves.eggs.model import Check, Egg, Metadata, Parameter, Profile, Volume
@@ -29,7 +28,6 @@ _HOMES: Final = {
     "cloudconfig": ("merge_cloud_config",),
     "comparing": ("diff",),
     "directory": ("load", "read_directory", "write_directory"),
-    "finding": ("Finding",),
     "library": ("builtin_eggs", "library_path", "new_egg", "templates"),
     "linting": ("lint", "lint_files"),
     "model": ("Check", "Egg", "Metadata", "Parameter", "Profile", "Volume"),
@@ -43,7 +41,6 @@ _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in 
 __all__ = [
     "Check",
     "Egg",
-    "Finding",
     "Metadata",
     "Parameter",
     "Parameters",

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from iceshelves.core.bounded import MAX_BYTES
 from iceshelves.core.errors import InvalidInput
+from iceshelves.core.finding import Finding, from_error
 from iceshelves.eggs.checks import parse_check, parse_volume
 from iceshelves.eggs.directory import load_files
-from iceshelves.eggs.finding import Finding, from_error
 from iceshelves.eggs.metadata import read_metadata
 from iceshelves.eggs.model import (
     KVM_CONFIG,

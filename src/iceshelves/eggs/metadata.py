@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from iceshelves.core.bounded import Document, KeyPath, load_json_with_lines
 from iceshelves.core.errors import InvalidInput
+from iceshelves.core.finding import Finding, Level, from_error
 from iceshelves.core.names import check_object_name
 from iceshelves.eggs.checks import parse_check, parse_volume
-from iceshelves.eggs.finding import Finding, Level, from_error
 from iceshelves.eggs.model import (
     KVM_CONFIG,
     LXD_PROFILE,

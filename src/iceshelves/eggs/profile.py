@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from iceshelves.core.bounded import Document, KeyPath, load_yaml_with_lines
 from iceshelves.core.errors import InvalidInput
-from iceshelves.eggs.finding import Finding, Level, from_error
+from iceshelves.core.finding import Finding, Level, from_error
 from iceshelves.eggs.model import KVM_CONFIG, LXD_PROFILE, Profile
 
 _KEYS: Final = ("config", "description", "devices", "name")

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from iceshelves.core.bounded import KeyPath
 from iceshelves.core.errors import InvalidInput
+from iceshelves.core.finding import Finding
 from iceshelves.eggs.checks import parse_check, parse_volume
 from iceshelves.eggs.cloudconfig import merge_cloud_config
-from iceshelves.eggs.finding import Finding
 from iceshelves.eggs.metadata import is_amount, is_template
 from iceshelves.eggs.model import KVM_CONFIG, LXD_PROFILE, METADATA, USER_DATA, Check, Egg, Profile, Volume
 from iceshelves.eggs.parameters import Parameters

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from iceshelves.core.bounded import Document, KeyPath
-from iceshelves.eggs.finding import Finding
+from iceshelves.core.finding import Finding
 
 NEWEST: Final = "25.1.4"
 _OLDER: Final = "22.4.2"

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from iceshelves.core.bounded import Document, KeyPath, load_yaml_with_lines
 from iceshelves.core.errors import InvalidInput
+from iceshelves.core.finding import Finding, Level, from_error
 from iceshelves.eggs.cloudconfig import HEADER, kind_of
-from iceshelves.eggs.finding import Finding, Level, from_error
 
 COMMAND_LISTS: Final = ("bootcmd", "runcmd")
 _KEY: Final = re.compile(

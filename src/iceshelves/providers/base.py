@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from iceshelves.core.errors import Unsupported
+from iceshelves.images.files import ImageFiles
 
 InstanceKind = Literal["container", "virtual-machine"]
 PowerState = Literal["running", "stopped", "frozen", "error", "unknown"]
@@ -41,6 +42,8 @@ class ServerInfo:
     clustered: bool
     features: frozenset[str]
     kinds: frozenset[InstanceKind]
+    #: that it runs, by the kernel's names (``x86_64``)
+    architectures: tuple[str, ...] = ("x86_64",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +268,21 @@ class Images(Protocol):
 
     async def supports_cloud_init(self, instance: str) -> bool:
         """Whether the image of the (created, not yet started) instance would read our user-data."""
+        ...
+
+
+class ImageStore(Protocol):
+    """Images that are brought to the hypervisor rather than fetched by it."""
+
+    async def bring(self, files: ImageFiles, kind: InstanceKind, progress: Progress = no_progress) -> Image:
+        """Have the image of ``files`` there, by its fingerprint; one that is there already is not sent again.
+
+        Cancelling leaves nothing.
+        """
+        ...
+
+    async def drop(self, fingerprint: str) -> None:
+        """Remove it; gone already is well."""
         ...
 
 

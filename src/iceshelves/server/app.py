@@ -25,12 +25,14 @@ from iceshelves.server.api import (
     eggs,
     events,
     execution,
+    images,
     inventory,
     members,
     meta,
     mirror,
     operations,
     original_agent,
+    registry,
 )
 from iceshelves.server.call import Closing, Services
 from iceshelves.server.description import Description
@@ -39,7 +41,7 @@ from iceshelves.server.middleware import BoundedBody, Counted, Envelope
 
 _SUBJECTS: Final = (
     meta, access, eggs, clusters, members, inventory, agents, original_agent, mirror, deployments, operations,
-    events,
+    events, images, registry,
 )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import gc
 import logging
 import os
@@ -13,8 +12,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import uvicorn
 
@@ -24,6 +24,8 @@ from iceshelves.core.alone import alone
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound
 from iceshelves.core.secret import Secret
 from iceshelves.core.settings import Settings
+from iceshelves.server.listening import listen
+from iceshelves.server.tls import Tls, own
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,8 +38,17 @@ _M_ARENA_MAX: Final = -8
 _MAX_MESSAGE: Final = 1024 * 1024
 
 
-def serve(settings: Settings, host: str, port: int, admin_token_file: Path | None = None) -> None:
-    """Serve until a signal ends it.  ``port`` 0 takes a free one.
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to serve; ``port`` 0 takes a free one.  ``tls`` may be a certificate's files, or ``own``."""
+
+    host: str
+    port: int
+    tls: Tls | Literal["own"] | None = None
+
+
+def serve(settings: Settings, where: Listening, admin_token_file: Path | None = None) -> None:
+    """Serve until a signal ends it.
 
     Raises :class:`InvalidInput` ``data_not_writable`` or ``cannot_listen``, and :class:`Conflict`
     ``address_in_use`` or ``data_in_use``.
@@ -46,15 +57,16 @@ def serve(settings: Settings, host: str, port: int, admin_token_file: Path | Non
     _share_one_arena()
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # the ready line says what it would say
     gc.disable()  # nothing of what the start makes is garbage, and looking for some takes a tenth of it
-    with _own(settings.data), _listen(host, port) as listener:
+    with _own(settings.data), listen(where.host, where.port) as listener:
         from iceshelves.deploy.control import ControlPlane
         from iceshelves.server.app import create_app
 
         control = ControlPlane(settings)
-        address = _url(listener)
+        tls = own(settings.data, where.host) if where.tls == "own" else where.tls
+        address = _url(listener, "http" if tls is None else "https")
         if control.first_token is not None:
             _show_token(control.first_token, address, admin_token_file)
-        server = _Server(create_app(control), address)
+        server = _Server(create_app(control), address, tls)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(server.serve([listener]))
 
@@ -91,7 +103,7 @@ def _share_one_arena() -> None:
 class _Server(uvicorn.Server):
     """Says when it listens, and ends its streams before it waits for them."""
 
-    def __init__(self, app: FastAPI, address: str) -> None:
+    def __init__(self, app: FastAPI, address: str, tls: Tls | None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -104,6 +116,8 @@ class _Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_GRACE,
+                ssl_certfile=None if tls is None else tls.certificate,
+                ssl_keyfile=None if tls is None else tls.key,
             )
         )
         self._closing = app.state.services.closing
@@ -150,41 +164,10 @@ def _own(data: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket bound to the address; it is not listening yet."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise _cannot_listen(host, port, error) from error
-    with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError as error:
-            raise _cannot_listen(host, port, error) from error
-        yield listener
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> Conflict | InvalidInput:
-    if error.errno == errno.EADDRINUSE:
-        return Conflict(
-            f"Something listens on {host}:{port} already.",
-            code="address_in_use",
-            hint="Choose another port with --listen HOST:PORT.",
-        )
-    return InvalidInput(
-        f"The server cannot listen on {host}:{port}: {error.strerror or error}.",
-        code="cannot_listen",
-        hint="Give an address of this machine with --listen HOST:PORT.",
-    )
-
-
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/iceshelves"
+    return f"{scheme}://{shown}:{port}/iceshelves"
 
 
 def _show_token(token: Secret, address: str, file: Path | None) -> None:

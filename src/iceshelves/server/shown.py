@@ -85,7 +85,7 @@ def operation(row: Row, steps: Iterable[Row]) -> OperationItem:
     own = ("cluster", "error", "steps")
     return OperationItem(
         **{name: getattr(row, name) for name in OperationItem.model_fields if name not in own},
-        cluster=Named(id=row.cluster_id, name=row.cluster_name),
+        cluster=None if row.cluster_id is None else Named(id=row.cluster_id, name=row.cluster_name),
         error=_failure(row.error),
         steps=[StepItem.model_validate(step) for step in steps],
     )

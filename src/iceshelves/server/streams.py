@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 
 from iceshelves.core.errors import IceShelvesError
 from iceshelves.core.log import logger
-from iceshelves.deploy.states import OPEN
+from iceshelves.operations.states import OPEN
 from iceshelves.server import shown
 from iceshelves.server.call import Call
 from iceshelves.server.schemas.operations import LogItem, OperationItem

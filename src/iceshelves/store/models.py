@@ -275,6 +275,48 @@ class Revision(Base):
     created_on: Mapped[datetime] = mapped_column(default=clock.now)
 
 
+class Build(Base):
+    """An image being made of an appliance's recipe, and what came of it."""
+
+    __tablename__ = "builds"
+    __table_args__ = (Index("ix_builds_tenant_id_id", "tenant_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
+    appliance: Mapped[str] = mapped_column(String(63))
+    architecture: Mapped[str] = mapped_column(String(16))
+    types: Mapped[list[str]]
+    compression: Mapped[str] = mapped_column(String(16))
+    #: the files of the recipe, packed
+    recipe: Mapped[bytes] = mapped_column(LargeBinary)
+    #: what was asked to be installed exactly, and afterwards what was installed
+    lock: Mapped[str | None] = mapped_column(Text)
+    #: where it has to start and be healthy before it is published
+    cluster_id: Mapped[int | None] = mapped_column(ForeignKey("clusters.id"))
+    #: where it is published; nowhere without one
+    channel: Mapped[str | None] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16), default="pending")
+    #: what was built, and what became of it: version, serial, fingerprints, size, seconds, outcome
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    error: Mapped[dict[str, Any] | None]
+    created_by: Mapped[str] = mapped_column(String(63))
+    created_on: Mapped[datetime] = mapped_column(default=clock.now)
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+
+
+class Download(Base):
+    """How often a file of a registry was fetched by one family of clients: incus, lxd or other."""
+
+    __tablename__ = "downloads"
+
+    tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    family: Mapped[str] = mapped_column(String(8), primary_key=True)
+    number: Mapped[int]
+    last_on: Mapped[datetime]
+
+
 class Operation(Base):
     """Asynchronous work that a user can watch and cancel.  ``version`` counts every visible change."""
 
@@ -295,9 +337,11 @@ class Operation(Base):
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
     kind: Mapped[str] = mapped_column(String(16))
-    deployment_id: Mapped[int] = mapped_column(ForeignKey("deployments.id"))
-    revision_id: Mapped[int] = mapped_column(ForeignKey("revisions.id"))
-    cluster_id: Mapped[int] = mapped_column(ForeignKey("clusters.id"))
+    #: what it is about: a revision of a deployment on its cluster, or the build of an image
+    deployment_id: Mapped[int | None] = mapped_column(ForeignKey("deployments.id"))
+    revision_id: Mapped[int | None] = mapped_column(ForeignKey("revisions.id"))
+    cluster_id: Mapped[int | None] = mapped_column(ForeignKey("clusters.id"))
+    build_id: Mapped[int | None] = mapped_column(ForeignKey("builds.id"))
     status: Mapped[str] = mapped_column(String(16), default="pending")
     version: Mapped[int] = mapped_column(default=1)
     on_failure: Mapped[str] = mapped_column(String(16), default="keep")
@@ -338,7 +382,7 @@ class Step(Base):
 
 
 class LogLine(Base):
-    """One line of a deployment's log: ours (``source`` engine) or the guest's own (``guest``)."""
+    """One line of an operation's log: ours (``source`` engine) or the guest's own (``guest``)."""
 
     __tablename__ = "deployment_logs"
     __table_args__ = (
@@ -348,7 +392,7 @@ class LogLine(Base):
 
     id: Mapped[int] = mapped_column(_BigId, primary_key=True)
     tenant_id: Mapped[int] = mapped_column(ForeignKey("tenants.id"))
-    deployment_id: Mapped[int] = mapped_column(ForeignKey("deployments.id"))
+    deployment_id: Mapped[int | None] = mapped_column(ForeignKey("deployments.id"))
     operation_id: Mapped[str] = mapped_column(ForeignKey("operations.id"))
     step: Mapped[str] = mapped_column(String(32))
     source: Mapped[str] = mapped_column(String(8))

@@ -143,7 +143,7 @@ def test_cancel_says_whether_it_was_in_time(
 
 
 def test_operations_can_be_listed_and_shown(run: Any, server: Any, listed: Any, an_operation: Any) -> None:
-    found = an_operation("failed", cluster="local", error={"message": "no", "hint": "do"})
+    found = an_operation("failed", cluster={"id": 1, "name": "local"}, error={"message": "no", "hint": "do"})
     server.on("GET", "/api/operations", listed("operations", found))
     server.on("GET", "/api/operations/op-1", found)
     assert "local:web" in run("operation", "list").out

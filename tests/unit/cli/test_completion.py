@@ -43,6 +43,16 @@ def test_live_names_come_from_the_server(complete: Any, one_deployment: Any, lis
     assert complete(["user", "token"], "") == ["eve"]
 
 
+def test_images_builds_and_appliances_are_completed(complete: Any, server: Any, listed: Any) -> None:
+    images = ({"appliance": "nginx"}, {"appliance": "nginx"}, {"appliance": "redis"})
+    server.on("GET", "/api/images", listed("images", *images))
+    server.on("GET", "/api/builds", listed("builds", {"id": 12}, {"id": 3}))
+    server.on("GET", "/api/appliances", listed("appliances", {"name": "haproxy"}))
+    assert complete(["image", "rollback"], "n") == ["nginx"]
+    assert complete(["image", "logs"], "1") == ["12"]
+    assert complete(["image", "build"], "") == ["haproxy"]
+
+
 def test_the_context_that_is_typed_is_the_one_that_is_asked(complete: Any, one_deployment: Any) -> None:
     there = Server("http://there.test/iceshelves", Secret("isv_there"))
     servers.save(servers.contexts_file(), Contexts().with_server("there", there))

@@ -6,7 +6,7 @@ import sys
 import click
 import pytest
 
-from iceshelves.cli.commands import cluster, egg
+from iceshelves.cli.commands import appliance, cluster, egg, image
 from iceshelves.cli.main import SECTIONS, cli, run
 
 #: each of these alone costs as much as the whole of ``--help`` may
@@ -24,7 +24,13 @@ SLOW = {
 }
 LAZIES = {
     " ".join([*path, name]): lazy
-    for path, sections in (((), SECTIONS), (("egg",), egg.SECTIONS), (("cluster",), cluster.SECTIONS))
+    for path, sections in (
+        ((), SECTIONS),
+        (("egg",), egg.SECTIONS),
+        (("cluster",), cluster.SECTIONS),
+        (("appliance",), appliance.SECTIONS),
+        (("image",), image.SECTIONS),
+    )
     for entries in sections.values()
     for name, lazy in entries.items()
 }

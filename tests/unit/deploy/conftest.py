@@ -20,9 +20,9 @@ from iceshelves.clusters.requests import NewCluster
 from iceshelves.connections.values import Scenario
 from iceshelves.core.settings import Settings
 from iceshelves.deploy.control import ControlPlane
-from iceshelves.deploy.engine import Json, Work, Workflow
 from iceshelves.deploy.requests import Accepted, DeployRequest
 from iceshelves.eggs import Egg, egg_from_files, pack
+from iceshelves.operations.engine import Json, Work, Workflow
 from iceshelves.providers.fake.world import FakeWorld, forget_world, open_world
 from iceshelves.store import models
 from iceshelves.store.database import Database, sqlite_url

@@ -19,7 +19,7 @@ from iceshelves.deploy import claims
 from iceshelves.deploy.agents import Agents
 from iceshelves.deploy.messages import End, Enrolment, Entry, Poll, PollAnswer
 from iceshelves.deploy.requests import UpdateRequest
-from iceshelves.deploy.states import OperationStatus
+from iceshelves.operations.states import OperationStatus
 from iceshelves.providers.fake.world import forget_world
 from iceshelves.store.models import Agent, Cluster, Operation, Revision
 
@@ -102,7 +102,7 @@ def test_cancelled_while_the_agent_works(play: Play, tmp_path: Path) -> None:
         beside.start()
         accepted = plane.deploy()
         await plane.reached(accepted.operation_id, "cloud-init")
-        plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+        plane.control.cancel(ADMIN, accepted.operation_id)
         assert (await plane.ended(accepted)).status == "cancelled"
         assert plane.world.state.instances == {}
         assert not plane.deployment().living
@@ -118,7 +118,7 @@ def test_cancelled_before_any_agent_came(play: Play) -> None:
     async def story(plane: Plane) -> None:
         enrol(plane)
         accepted = plane.deploy()
-        plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+        plane.control.cancel(ADMIN, accepted.operation_id)
         assert (await plane.ended(accepted)).status == "cancelled"
         assert not plane.deployment().living
 

@@ -248,7 +248,7 @@ def test_cancel_leaves_nothing(play: Play, step: str, script: dict[str, Any]) ->
         accepted = plane.deploy(egg=egg)
         await plane.reached(accepted.operation_id, step)
         await asyncio.sleep(0.02)
-        plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+        plane.control.cancel(ADMIN, accepted.operation_id)
         operation = await plane.ended(accepted)
         assert operation.status == "cancelled"
         assert plane.steps(operation.id)[step] == "cancelled"
@@ -257,7 +257,7 @@ def test_cancel_leaves_nothing(play: Play, step: str, script: dict[str, Any]) ->
         deployment = plane.deployment()
         assert (deployment.status, deployment.living) == ("cancelled", False)
         with pytest.raises(Conflict, match="ended already"):
-            plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+            plane.control.cancel(ADMIN, accepted.operation_id)
         # and the name can be used again at once
         plane.world.rewrite({})
         assert (await plane.ended(plane.deploy(egg_id=deployment.egg_id))).status == "succeeded"
@@ -274,7 +274,7 @@ def test_cancel_before_it_began(play: Play) -> None:
         second = plane.deploy("second", egg_id=1)
         await asyncio.sleep(0.05)
         assert plane.operation(second.operation_id).status == "pending"
-        plane.control.deployments.cancel(ADMIN, second.operation_id)
+        plane.control.cancel(ADMIN, second.operation_id)
         operation = await plane.ended(second)
         assert operation.status == "cancelled"
         assert "second" not in {call.instance for call in plane.world.calls}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from iceshelves.access.policy import Actor, Role
-from iceshelves.core.errors import Denied
+from iceshelves.core.errors import Denied, Temporary
 from iceshelves.deploy import checks, plan, readiness, watch
 from iceshelves.deploy.spec import DeploymentSpec
 from iceshelves.deploy.watch import CloudInitStream, parse_result, parse_warnings
@@ -67,7 +67,7 @@ def test_a_line_that_cannot_be_kept_does_not_end_the_log_of_others(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def story(plane: Plane) -> None:
-        logbook = plane.control._runner.logbook
+        logbook = plane.control._keeper.logbook
         write = logbook._write
 
         def spoilt(lines: list[Any], progress: Any) -> None:
@@ -158,3 +158,26 @@ def test_what_cloud_init_says_of_a_missing_package_is_telling() -> None:
         "Cloud-init v. 25.1.4 finished",
     ]
     assert watch.telling_lines(said) == [said[1]]
+
+
+def test_a_connection_lost_meanwhile_does_not_repeat_what_was_said(
+    play: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, cuts = readiness._verdict, []
+
+    async def cut_once(*arguments: Any) -> Any:
+        if not cuts:
+            cuts.append(1)
+            raise Temporary("The connection to the guest was lost.", code="guest_connection_lost")
+        return await judge(*arguments)
+
+    monkeypatch.setattr(readiness, "_verdict", cut_once)
+
+    async def story(plane: Plane) -> None:
+        assert (await plane.ended(plane.deploy())).status == "succeeded"
+        said = plane.log("guest")
+        assert cuts
+        assert len(said) > 1
+        assert sorted(set(said)) == sorted(said)
+
+    play(story)

@@ -14,8 +14,8 @@ import pytest
 
 from iceshelves.clusters.requests import ClusterChange, NewCluster
 from iceshelves.clusters.rows import Act
-from iceshelves.core.errors import Failed, IceShelvesError, InvalidInput, NotFound, Temporary
-from iceshelves.deploy.image_mirror import INDEX, ImageMirror, Part, read_list, span
+from iceshelves.core.errors import Failed, InvalidInput, NotFound, Temporary
+from iceshelves.deploy.image_mirror import INDEX, ImageMirror, Part, read_list
 from iceshelves.store.models import Cluster
 
 from .conftest import ADMIN, Plane
@@ -187,22 +187,3 @@ def test_lists_that_are_none() -> None:
         assert refused.value.code == "bad_image_index"
     value = {"index": {"a": 5, "b": {}, "c": {"path": "images/x"}}}
     assert read_list(json.dumps(value).encode(), INDEX).paths == ()
-
-
-@pytest.mark.parametrize(
-    ("asked", "found"),
-    [
-        ("", (0, 10, True)), ("bytes=0-", (0, 10, False)), ("bytes=2-4", (2, 5, False)),
-        ("bytes=9-99", (9, 10, False)), ("bytes=-4", (6, 10, False)), ("bytes=-40", (0, 10, False)),
-        ("bytes=0-1,3-4", (0, 10, True)), ("items=0-1", (0, 10, True)), ("bytes=-", (0, 10, True)),
-    ],
-)  # fmt: skip
-def test_ranges(asked: str, found: tuple[int, int, bool]) -> None:
-    assert span(asked, 10) == found
-
-
-@pytest.mark.parametrize("asked", ["bytes=10-", "bytes=5-4", "bytes=-0"])
-def test_ranges_without_a_byte(asked: str) -> None:
-    with pytest.raises(IceShelvesError) as refused:
-        span(asked, 10)
-    assert refused.value.code == "invalid_range"

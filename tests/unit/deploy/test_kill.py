@@ -109,7 +109,7 @@ async def _cancel_at_the_end(plane: Plane, axe: Axe) -> None:
     def moment(name: str) -> None:
         if name == "before end" and not asked:
             asked.append(accepted.operation_id)
-            plane.control.deployments.cancel(ADMIN, accepted.operation_id)
+            plane.control.cancel(ADMIN, accepted.operation_id)
         axe.moment(name)
 
     plane.hook = moment

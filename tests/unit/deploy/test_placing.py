@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from iceshelves.core.errors import Conflict
-from iceshelves.deploy import execution
 from iceshelves.deploy.placing import roomiest
 from iceshelves.deploy.plans import Plan, Plans, memory_of
 from iceshelves.deploy.requests import UpdateRequest
+from iceshelves.operations import execution
 from iceshelves.providers.base import Capacity, Member
 from iceshelves.providers.fake.world import Call
 

@@ -119,4 +119,5 @@ def shared_server(
         made = Server(control, client, prepared[1])
         made.post("/api/clusters", json={"name": "lab", "provider": "fake", "endpoint_url": "fake://shared"})
         made.deploy()
+        made.post("/api/builds", json={"appliance": "nginx"})
         yield made

@@ -17,7 +17,7 @@ def test_every_route_is_described(shared_server: Any) -> None:
     document = shared_server.client.get("/iceshelves/api/openapi.json").json()
     described = {(path, method.upper()) for path, method, _ in operations(document)}
     routes = {
-        (route.path, method)
+        (route.path_format, method)
         for route in all_routes()
         if isinstance(route, GuardedRoute) and route.include_in_schema
         for method in route.methods or ()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from iceshelves.core.errors import Temporary
-from iceshelves.deploy.image_mirror import Part, span
+from iceshelves.core.ranges import span
+from iceshelves.deploy.image_mirror import Part
 
 DATA = b"root file system"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +10,14 @@ import click
 
 from iceshelves.cli.app import App, pass_app
 from iceshelves.cli.completion import complete_egg
-from iceshelves.cli.eggs import fetch, finding_text, read_local
-from iceshelves.cli.problems import ERROR
+from iceshelves.cli.eggs import fetch, read_local
+from iceshelves.cli.findings import tell_findings
 from iceshelves.cli.text import printable
 from iceshelves.cli.values import assignments
 from iceshelves.core.errors import Conflict, Failed, InvalidInput
 
 if TYPE_CHECKING:
-    from iceshelves.eggs import Finding
+    from iceshelves.core.finding import Finding
 
 _PATH: Final = click.Path(path_type=Path)
 
@@ -72,14 +71,7 @@ def lint(paths: tuple[Path, ...], release: str | None, repair: bool, format_: st
         if repair:
             _repair(path)
         found += [(path, finding) for finding in find(path, release=release)]
-    if format_ == "json":
-        entries = [{"path": str(path), **finding.to_json()} for path, finding in found]
-        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
-    else:
-        for path, finding in found:
-            click.echo(finding_text(finding, path))
-        click.echo(_tally([finding for _, finding in found], len(paths)), err=True)
-    return ERROR if any(finding.level == "error" for _, finding in found) else 0
+    return tell_findings(found, format_, "1 egg" if len(paths) == 1 else f"{len(paths)} eggs")
 
 
 @click.command()
@@ -138,16 +130,6 @@ def _repair(path: Path) -> None:
         str(file),
     )
     click.echo(printable("".join(lines)), nl=False, err=True)
-
-
-def _tally(findings: list[Finding], eggs: int) -> str:
-    counts = [
-        f"{count} {level}{'' if count == 1 else 's'}"
-        for level in ("error", "warning", "hint")
-        if (count := sum(finding.level == level for finding in findings))
-    ]
-    checked = "1 egg" if eggs == 1 else f"{eggs} eggs"
-    return f"{checked}: {', '.join(counts) or 'nothing to complain about'}."
 
 
 def _write_new(file: Path, content: bytes) -> None:

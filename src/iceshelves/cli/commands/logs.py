@@ -14,7 +14,7 @@ from iceshelves.cli.completion import complete_deployment
 from iceshelves.cli.output import Column, Output, output_options
 from iceshelves.cli.text import printable
 
-_COLUMNS: Final = (
+LOG_COLUMNS: Final = (
     Column("ID", "id"),
     Column("TIMESTAMP", "timestamp"),
     Column("LEVEL", "level"),
@@ -52,11 +52,11 @@ def logs(
         lines = list(app.client.items(f"/api/deployments/{number}/logs", "logs", **query))
         if output.is_for_people:
             for line in lines:
-                _print(line, guest)
+                print_line(line, guest)
             if not lines:
                 click.echo("There is no such line in the log.", err=True)
         else:
-            output.many(lines, _COLUMNS, "")
+            output.many(lines, LOG_COLUMNS, "")
         return
     if output.format not in ("table", "json"):
         raise click.UsageError(f"--follow does not go with --format {output.format}.")
@@ -87,11 +87,12 @@ def _emit(line: Mapping[str, Any], guest_only: bool | None) -> int:
     if guest_only is None:
         click.echo(json.dumps(line, ensure_ascii=False))
     else:
-        _print(line, guest_only)
+        print_line(line, guest_only)
     return int(line["id"])
 
 
-def _print(line: Mapping[str, Any], guest_only: bool) -> None:
+def print_line(line: Mapping[str, Any], guest_only: bool = False) -> None:
+    """Print a line of a log; of the guest's own output alone, as the guest wrote it."""
     message = printable(str(line["message"]))
     if guest_only:
         click.echo(message)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 
@@ -19,7 +20,7 @@ _STATES: Final = ("pending", "running", "succeeded", "failed", "cancelled", "tim
 _COLUMNS: Final = (
     Column("ID", "id"),
     Column("KIND", "kind"),
-    Column("INSTANCE", lambda entry: f"{_cluster(entry)}:{entry.get('instance_name')}"),
+    Column("ABOUT", lambda entry: _subject(entry)),
     Column("STATUS", "status"),
     Column("TIME", duration),
     Column("AGE", lambda entry: age(entry.get("created_on"))),
@@ -68,6 +69,7 @@ def watch(app: App, operation_id: str, verbose: bool) -> int:
     return follow(app, operation_id, verbose=verbose)
 
 
-def _cluster(entry: object) -> str:
-    cluster = entry.get("cluster") if isinstance(entry, dict) else None
-    return str(cluster.get("name") if isinstance(cluster, dict) else cluster or "")
+def _subject(entry: Mapping[str, Any]) -> str:
+    """The instance that it is about, or the appliance."""
+    cluster = entry.get("cluster")
+    return f"{cluster['name']}:{entry.get('instance_name')}" if cluster else str(entry.get("appliance") or "")

@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from iceshelves.core.errors import InvalidInput
 from iceshelves.core.settings import Settings
+
+if TYPE_CHECKING:
+    from iceshelves.server.tls import Tls
 
 _DATA = click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the database and keys.  [default: $ICESHELVES_DATA, or /var/lib/iceshelves for root]",
 )
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def tls_options(command: Command) -> Command:
+    """The files of a certificate and its key."""
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    command = click.option("--tls-key", type=file, help="The key of that certificate, in PEM.")(command)
+    return click.option(
+        "--tls-certificate", type=file, help="Serve HTTPS with this certificate, in PEM, and its chain."
+    )(command)
+
+
+def given_tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    """The certificate that was given, if it can be used.  Raises :class:`InvalidInput`."""
+    from iceshelves.server.tls import Tls, checked
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput(
+            "A certificate and its key are given together.",
+            code="invalid_certificate",
+            hint="Give both: --tls-certificate FILE --tls-key FILE",
+        )
+    return checked(Tls(certificate, key))
 
 
 class Address(click.ParamType[tuple[str, int]]):
@@ -42,15 +75,31 @@ class Address(click.ParamType[tuple[str, int]]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the first start's token into this file (0600) instead of showing it.",
 )
-def serve(listen: tuple[str, int], data: Path | None, admin_token_file: Path | None) -> None:
+@click.option(
+    "--tls",
+    is_flag=True,
+    help="Serve HTTPS with a certificate of its own, made at the first start and kept in the data folder.",
+)
+@tls_options
+def serve(
+    listen: tuple[str, int],
+    data: Path | None,
+    admin_token_file: Path | None,
+    tls: bool,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+) -> None:
     """Run the server.
 
     Everything is kept in one folder; nothing else has to be installed or configured.  At the first start an
     administrator's token is made and shown once, with the command to log in.
     """
+    from iceshelves.server.serve import Listening
     from iceshelves.server.serve import serve as run_server
 
-    run_server(Settings.from_environment(data=data), *listen, admin_token_file)
+    given = given_tls(tls_certificate, tls_key)
+    where = Listening(*listen, given or ("own" if tls else None))
+    run_server(Settings.from_environment(data=data), where, admin_token_file)
 
 
 @click.command()

@@ -10,7 +10,7 @@ from iceshelves.providers.fake.guest import FakeGuest
 from iceshelves.providers.fake.inventory import FakeInventory
 from iceshelves.providers.fake.lifecycle import FakeLifecycle, FakeReconfiguration
 from iceshelves.providers.fake.placement import FakePlacement
-from iceshelves.providers.fake.resources import FakeImages, FakeSnapshots, FakeVolumes
+from iceshelves.providers.fake.resources import FakeImages, FakeImageStore, FakeSnapshots, FakeVolumes
 from iceshelves.providers.fake.rights import FakeRights
 from iceshelves.providers.fake.world import FakeWorld
 
@@ -26,6 +26,7 @@ class FakeProvider:
             base.Lifecycle: FakeLifecycle(world),
             base.Reconfiguration: FakeReconfiguration(world),
             base.Images: FakeImages(world),
+            base.ImageStore: FakeImageStore(world),
             base.Volumes: FakeVolumes(world),
             base.Guest: FakeGuest(world),
             base.Snapshots: FakeSnapshots(world),

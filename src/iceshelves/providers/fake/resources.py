@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from iceshelves.core.clock import now, to_text
-from iceshelves.core.errors import Conflict, NotFound
+from iceshelves.core.errors import Conflict, InvalidInput, NotFound
+from iceshelves.images.files import ImageFiles, fingerprints
 from iceshelves.providers.base import (
     Image,
     InstanceKind,
@@ -66,6 +67,30 @@ class FakeImages:
             await asyncio.sleep(delay / 10)
         image.cached = True
         self._world.save()
+
+
+class FakeImageStore:
+    """The :class:`~iceshelves.providers.base.ImageStore` of the fake."""
+
+    def __init__(self, world: FakeWorld) -> None:
+        self._world = world
+
+    async def bring(self, files: ImageFiles, kind: InstanceKind, progress: Progress = no_progress) -> Image:
+        async with self._world.call("bring"):
+            found = await asyncio.to_thread(fingerprints, files)
+            fingerprint = found.container if kind == "container" else found.virtual_machine
+            if fingerprint is None:
+                raise InvalidInput(f"The image has nothing for a {kind}.", code="image_lacks_kind")
+            image = FakeImage(fingerprint, fingerprint, kind, release="", cached=True, cloud_init=True)
+            progress(1.0, "Brought the image")
+            held = self._world.state.images.setdefault(fingerprint, image)
+            self._world.save()
+            return _image(held, fingerprint)
+
+    async def drop(self, fingerprint: str) -> None:
+        async with self._world.call("drop"):
+            self._world.state.images.pop(fingerprint, None)
+            self._world.save()
 
 
 class FakeVolumes:

@@ -157,7 +157,7 @@ class Client:
     @asynccontextmanager
     async def _request(self, call: Call, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         data: Any = call.body
-        if call.body is not None and not isinstance(call.body, bytes):
+        if call.body is not None and not isinstance(call.body, bytes | aiohttp.MultipartWriter):
             data = json.dumps(call.body).encode()
             headers = {**headers, "Content-Type": "application/json"}
         try:

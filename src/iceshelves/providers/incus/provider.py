@@ -10,6 +10,7 @@ from iceshelves.providers.base import C, ServerInfo
 from iceshelves.providers.incus.client import Client
 from iceshelves.providers.incus.events import EventStream
 from iceshelves.providers.incus.guest import IncusGuest
+from iceshelves.providers.incus.image_store import IncusImageStore
 from iceshelves.providers.incus.images import IMAGE_SERVERS, IncusImages
 from iceshelves.providers.incus.inventory import IncusInventory
 from iceshelves.providers.incus.lifecycle import IncusLifecycle
@@ -41,6 +42,7 @@ class IncusProvider:
                 self._server,
                 IMAGE_SERVERS[family] if servers is None else servers,
             ),
+            base.ImageStore: IncusImageStore(self._client, self._operations),
             base.Guest: IncusGuest(self._client, self._operations),
             base.Reconfiguration: IncusReconfiguration(self._client, self._operations, lifecycle),
             base.Volumes: IncusVolumes(self._client, self._operations),

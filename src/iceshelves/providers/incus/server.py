@@ -53,4 +53,5 @@ def _read(raw: Mapping[str, Any], environment: Mapping[str, Any], family: str) -
         clustered=environment.get("server_clustered") is True,
         features=frozenset(str(name) for name in raw.get("api_extensions") or ()),
         kinds=frozenset(_DRIVERS[name] for name in drivers if name in _DRIVERS),
+        architectures=tuple(str(name) for name in environment.get("architectures") or ()),
     )

@@ -155,7 +155,7 @@ def cancel_deployment(call: Caller, deployment: PathId) -> Response:
             code="nothing_to_cancel",
             hint="To undo what is done, delete it or roll it back.",
         )
-    call.control.deployments.cancel(call.actor, operation_id, call.request_id)
+    call.control.cancel(call.actor, operation_id, call.request_id)
     return cancelled(operation_id)
 
 

@@ -50,5 +50,5 @@ def show_operation(call: Caller, operation: OperationId) -> Response:
 )
 def cancel_operation(call: Caller, operation: OperationId) -> Response:
     """Stop an operation; what it has made is undone."""
-    call.control.deployments.cancel(call.actor, operation, call.request_id)
+    call.control.cancel(call.actor, operation, call.request_id)
     return cancelled(operation)

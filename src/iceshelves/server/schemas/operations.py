@@ -49,16 +49,21 @@ class StepItem(Shown):
 
 
 class OperationItem(Shown):
-    """Work that can be watched and cancelled.  ``version`` grows with every visible change."""
+    """Work that can be watched and cancelled.  ``version`` grows with every visible change.
+
+    It is about a deployment, with its revision, instance and cluster, or about the build of an appliance.
+    """
 
     id: str
     kind: str
     status: str
     version: int
-    deployment_id: int
-    revision: int
-    instance_name: str
-    cluster: Named
+    deployment_id: int | None
+    revision: int | None
+    instance_name: str | None
+    cluster: Named | None
+    build_id: int | None
+    appliance: str | None
     on_failure: str
     timeout: float
     deadline: Moment | None

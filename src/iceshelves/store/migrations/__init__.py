@@ -2,5 +2,5 @@
 
 from typing import Final
 
-HEAD: Final = "0002"
-KNOWN: Final = frozenset({"0001", "0002"})
+HEAD: Final = "0003"
+KNOWN: Final = frozenset({"0001", "0002", "0003"})

@@ -9,15 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from iceshelves.core.errors import NotFound
-from iceshelves.store.models import Cluster, Deployment, Operation, Revision, Step
+from iceshelves.store.models import Build, Cluster, Deployment, Operation, Revision, Step
 from iceshelves.store.queries.pages import Query, Row, Slice, Window, fetch
 
 _SHOWN: Final = (
     Operation.id, Operation.kind, Operation.status, Operation.version, Operation.deployment_id,
-    Operation.cluster_id, Operation.on_failure, Operation.timeout, Operation.deadline,
+    Operation.cluster_id, Operation.build_id, Operation.on_failure, Operation.timeout, Operation.deadline,
     Operation.cancel_requested_on, Operation.cancel_requested_by, Operation.error, Operation.created_by,
     Operation.created_on, Operation.started_at, Operation.finished_at, Deployment.instance_name,
-    Cluster.name.label("cluster_name"), Revision.number.label("revision"),
+    Cluster.name.label("cluster_name"), Revision.number.label("revision"), Build.appliance,
 )  # fmt: skip
 
 
@@ -86,8 +86,9 @@ def steps(session: Session, operation_ids: Sequence[str]) -> dict[str, list[Row]
 def _all(tenant_id: int) -> Query:
     return (
         sa.select(*_SHOWN)
-        .join(Deployment, Deployment.id == Operation.deployment_id)
-        .join(Cluster, Cluster.id == Operation.cluster_id)
-        .join(Revision, Revision.id == Operation.revision_id)
+        .outerjoin(Deployment, Deployment.id == Operation.deployment_id)
+        .outerjoin(Cluster, Cluster.id == Operation.cluster_id)
+        .outerjoin(Revision, Revision.id == Operation.revision_id)
+        .outerjoin(Build, Build.id == Operation.build_id)
         .where(Operation.tenant_id == tenant_id)
     )

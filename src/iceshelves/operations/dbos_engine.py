@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 
 from iceshelves.core.log import logger
-from iceshelves.deploy.engine import Json, Work, Workflow
+from iceshelves.operations.engine import Json, Work, Workflow
 from iceshelves.store.database import SQLITE_PRAGMAS, create_engine
 
 #: raised only together with a change to the order of ``Journal.once`` calls that old records cannot follow

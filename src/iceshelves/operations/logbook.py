@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -14,8 +15,7 @@ from iceshelves.core.errors import Temporary
 from iceshelves.core.log import logger
 from iceshelves.core.secret import redact
 from iceshelves.core.text import storable
-from iceshelves.deploy.job import Job
-from iceshelves.deploy.work import Level, Source
+from iceshelves.operations.job import Job, Level, Source
 from iceshelves.store.database import Database
 from iceshelves.store.models import LogLine, Operation, Step
 
@@ -70,13 +70,13 @@ class Logbook:
         if len(self._lines) >= _MAX_WAITING:
             self._dropped += 1
             return
-        message = storable(redact(message, list(job.spec.secrets))[:_MAX_MESSAGE])
+        message = storable(redact(message, list(job.secrets))[:_MAX_MESSAGE])
         self._lines.append(_Line(job, step, source, level, message, clock.now()))
         self._wanted.set()
 
     def set_progress(self, job: Job, step: str, fraction: float | None, words: str) -> None:
         """Take a step's progress; only the latest is written."""
-        shown = storable(redact(words, list(job.spec.secrets))[:500])
+        shown = storable(redact(words, list(job.secrets))[:500])
         self._progress[job.operation_id, step] = (job, fraction, shown)
         self._wanted.set()
 
@@ -88,7 +88,7 @@ class Logbook:
             if not lines and not progress:
                 return
             try:
-                await asyncio.to_thread(self._write, lines, progress)
+                await _to_its_end(asyncio.to_thread(self._write, lines, progress))
             except Temporary as error:
                 self._lines = lines + self._lines
                 log.warning("%d log lines wait: %s", len(self._lines), error)
@@ -102,7 +102,7 @@ class Logbook:
         jobs = {line.job.operation_id: line.job for line in lines}
         jobs |= {job.operation_id: job for job, _, _ in progress.values()}
         for job in jobs.values():
-            self._bus.publish(f"operation:{job.operation_id}", f"deployment:{job.deployment_id}")
+            self._bus.publish(*job.topics)
 
     def _write(
         self, lines: list[_Line], progress: dict[tuple[str, str], tuple[Job, float | None, str]]
@@ -133,8 +133,18 @@ class Logbook:
                 self._wanted.set()
 
 
+async def _to_its_end(writing: Coroutine[Any, Any, None]) -> None:
+    """Wait for a write even when cancelled: whoever goes on then has to find what it wrote."""
+    task = asyncio.ensure_future(writing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 class StepReport:
-    """A step's :class:`~iceshelves.deploy.work.Report`."""
+    """A step's :class:`~iceshelves.operations.job.Report`."""
 
     def __init__(self, logbook: Logbook, job: Job, step: str) -> None:
         self._logbook = logbook
@@ -142,7 +152,7 @@ class StepReport:
         self._step = step
 
     def log(self, message: str, level: Level = "INFO", source: Source = "engine") -> None:
-        """Add a line to the deployment's log."""
+        """Add a line to the operation's log."""
         self._logbook.add(self._job, self._step, source, level, message)
 
     def progress(self, fraction: float | None, words: str) -> None:

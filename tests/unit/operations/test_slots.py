@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from iceshelves.deploy.slots import Slots, Wanted
+from iceshelves.operations.slots import Slots, Wanted
 
 
 async def _run(slots: Slots, name: str, wanted: Wanted, done: list[str], cancel: asyncio.Event) -> None:

@@ -12,9 +12,11 @@ Level: TypeAlias = Literal["error", "warning", "hint"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing about an egg.  An *error* keeps it from working, a *warning* probably does, a *hint* may.
+    """One thing about an egg or a recipe.  An *error* keeps it from working, a *warning* probably does, a
+    *hint* may.
 
-    ``file`` is relative to the egg, ``line`` and ``column`` count from 1, ``field`` is a dotted path in it.
+    ``file`` is relative to its folder, ``line`` and ``column`` count from 1, ``field`` is a dotted path in
+    it.
     """
 
     level: Level
