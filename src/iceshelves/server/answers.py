@@ -140,6 +140,8 @@ class Other:
     description: str
     status: int = 200
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    #: whether it may be any JSON instead
+    or_json: bool = False
 
     @property
     def models(self) -> tuple[type[BaseModel], ...]:
@@ -147,8 +149,11 @@ class Other:
         return ()
 
     def describe(self) -> dict[str, Any]:
-        """Just the media type."""
-        return {"description": self.description, "content": {self.media_type: {"schema": dict(self.schema)}}}
+        """Just the media types."""
+        content: dict[str, Any] = {self.media_type: {"schema": dict(self.schema)}}
+        if self.or_json:
+            content[_JSON] = {"schema": {}}
+        return {"description": self.description, "content": content}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from iceshelves.server.routes import Routes
 from iceshelves.store.models import Tenant
 
 _BYTES: Final = {"type": "string", "format": "binary"}
-WHOLE: Final = Other(files.FILE, "The file", schema=_BYTES)
+WHOLE: Final = Other(files.FILE, "The file", schema=_BYTES, or_json=True)
 PART: Final = Other(files.FILE, "The bytes that the header Range asks for", 206, _BYTES)
 SAME: Final = Other(files.FILE, "What the caller has is what there is", 304, _BYTES)
 TenantPath = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", examples=["default"])]
