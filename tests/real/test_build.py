@@ -46,6 +46,10 @@ environment:
 first_boot: |
   echo "$GREETER_TOKEN" | wc -c >/srv/www/length
 actions:
+  - name: A program of another interpreter
+    run: |
+      #!/usr/bin/perl
+      open(my $made, '>', '/srv/www/perl') or die; print $made "ok\\n";
   - name: A user, and what a build leaves behind
     run: |
       useradd --system --home-dir /srv/www greeter
@@ -141,6 +145,7 @@ async def test_an_image_is_built_and_starts(bench: Bench, incus_host: Host) -> N
         answer = _until_answered(incus_host)
         assert answer == "hello"
         token = incus_host.cli("exec", "greeter", "--", "cat", "/srv/www/length").stdout.strip()
+        assert incus_host.cli("exec", "greeter", "--", "cat", "/srv/www/perl").stdout == "ok\n"
         assert int(token) >= 32
         assert incus_host.cli("exec", "greeter", "--", "hostname").stdout.strip() == "greeter"
     finally:

@@ -24,6 +24,7 @@ from iceshelves.images.registry import (
     Registry,
     Verification,
     collect,
+    make_deltas,
     plan_gc,
     verify,
     verify_tree,
@@ -59,7 +60,10 @@ class FolderShelf:
         files = ImageFiles(image.metadata, image.rootfs, image.disk)
         self._make()
         with self._registry() as registry:
-            return _published(registry, registry.publish(Publication(files, image.channel, image.aliases)))
+            published = registry.publish(Publication(files, image.channel, image.aliases))
+            entry = published.entry
+            make_deltas(registry, registries.Group(image.channel, entry.appliance, entry.architecture))
+            return _published(registry, published)
 
     def promote(self, promotion: Promotion) -> list[Answer]:
         """Promote in the folder."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from socket import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -37,13 +38,9 @@ from iceshelves.deploy.deployments import Deployments
 from iceshelves.deploy.image_mirror import ImageMirror
 from iceshelves.deploy.original_agent import OriginalAgents
 from iceshelves.deploy.runner import Runner
-from iceshelves.factory.builds import Builds
 from iceshelves.factory.downloads import Downloads
-from iceshelves.factory.images import PublishedImages
-from iceshelves.factory.job import KIND as BUILD_KIND
 from iceshelves.factory.registries import Registries
 from iceshelves.factory.uploads import Uploads
-from iceshelves.factory.worker import BuildWorker
 from iceshelves.operations import asking, rows
 from iceshelves.operations.engine import Engine, Journal
 from iceshelves.operations.keeping import Cancels, Keeper
@@ -52,6 +49,12 @@ from iceshelves.providers.base import Guest, Lifecycle, require
 from iceshelves.store.database import Database, sqlite_url
 from iceshelves.store.models import IdempotencyKey, LogLine, Operation
 from iceshelves.store.queries import inventory
+
+if TYPE_CHECKING:
+    from iceshelves.deploy.work import Shelf
+    from iceshelves.factory.builds import Builds
+    from iceshelves.factory.images import PublishedImages
+    from iceshelves.factory.worker import BuildWorker
 
 _RETENTION_SECONDS: Final = 3600.0
 _CANCEL_SECONDS: Final = 1.0
@@ -89,7 +92,7 @@ class ControlPlane:
             self.cipher,
             self.bus,
             self._providers,
-            self.registries,
+            self._shelf,
             settings.max_concurrent_deployments,
             self.deployments.follow_up,
         )
@@ -98,16 +101,6 @@ class ControlPlane:
         )
         self.original_agents = OriginalAgents(self.database, self.cipher, self._runner)
         self.agents.on_waiting = self.original_agents.refuse
-        self.builds = Builds(self.database, self._submit)
-        self._build_worker = BuildWorker(
-            self._keeper,
-            self._cancels,
-            self.bus,
-            self._providers,
-            self.registries,
-            settings.data / "builds",
-        )
-        self.published = PublishedImages(self.database, self.registries)
         self.uploads = Uploads(settings.data / "uploads")
         self.downloads = Downloads(self.database)
         self.images = ImageMirror(self.database, settings.data / "images", settings.image_cache)
@@ -121,6 +114,32 @@ class ControlPlane:
         self._chores: list[asyncio.Task[None]] = []
         #: operations that ended before are no longer in the engine's records
         self._forgotten: datetime | None = None
+
+    @functools.cached_property
+    def builds(self) -> Builds:
+        """The use cases of builds.  Like all of the image factory, it takes no memory before it is used."""
+        from iceshelves.factory.builds import Builds
+
+        return Builds(self.database, self._submit)
+
+    @functools.cached_property
+    def published(self) -> PublishedImages:
+        """The use cases of published images."""
+        from iceshelves.factory.images import PublishedImages
+
+        return PublishedImages(self.database, self.registries)
+
+    @functools.cached_property
+    def _build_worker(self) -> BuildWorker:
+        from iceshelves.factory.worker import BuildWorker
+
+        folder = self.settings.data / "builds"
+        return BuildWorker(self._keeper, self._cancels, self.bus, self._providers, self.registries, folder)
+
+    def _shelf(self, tenant_id: int) -> Shelf:
+        from iceshelves.factory.shelf import RegistryShelf
+
+        return RegistryShelf(self.registries, tenant_id)
 
     def _make_engine(self) -> Engine:
         from iceshelves.operations.dbos_engine import DbosEngine
@@ -208,7 +227,7 @@ class ControlPlane:
 
     async def _worker_of(self, operation_id: str) -> Runner | BuildWorker:
         kind = await self._keeper.read(rows.kind, operation_id)
-        return self._build_worker if kind == BUILD_KIND else self._runner
+        return self._build_worker if kind == "build" else self._runner
 
     def _submit(self, operation_id: str) -> None:
         """Hand the operation over.  What goes wrong there is mended by :meth:`_look_after`."""

@@ -16,8 +16,7 @@ from iceshelves.deploy import records
 from iceshelves.deploy.execution import Execution
 from iceshelves.deploy.job import Job
 from iceshelves.deploy.plans import Plans
-from iceshelves.factory.registries import Registries
-from iceshelves.factory.shelf import RegistryShelf
+from iceshelves.deploy.work import Shelf
 from iceshelves.operations.engine import Journal
 from iceshelves.operations.execution import internal_error
 from iceshelves.operations.job import Ending
@@ -38,17 +37,17 @@ class Runner:
         cipher: Cipher,
         bus: Bus,
         providers: ProviderPool,
-        registries: Registries,
+        shelf: Callable[[int], Shelf],
         limit: int,
         follow_up: Callable[[Job], None],
     ) -> None:
-        """``limit`` counts operations at once on a cluster that has no limit of its own."""
+        """``shelf`` gives a tenant's images; ``limit`` is for clusters without a limit of their own."""
         self.keeper = keeper
         self._cancels = cancels
         self._cipher = cipher
         self._bus = bus
         self._providers = providers
-        self._registries = registries
+        self._shelf = shelf
         self._limit = limit
         self._slots = Slots()
         self._plans: defaultdict[int, Plans] = defaultdict(Plans)
@@ -63,7 +62,7 @@ class Runner:
             async with self._slots.of(slot, cancel):
                 provider = partial(self._providers.get, job.cluster_id)
                 plans = self._plans[job.cluster_id]
-                shelf = RegistryShelf(self._registries, job.tenant_id)
+                shelf = self._shelf(job.tenant_id)
                 await Execution(job, _Desk(self, job), provider, cancel, plans, shelf).run(journal)
         except IceShelvesError as error:
             await self.give_up(operation_id, error)

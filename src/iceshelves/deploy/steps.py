@@ -15,8 +15,7 @@ from typing import Any, Final
 from iceshelves.core.errors import Conflict, Failed, IceShelvesError, NotFound, Temporary, Unsupported
 from iceshelves.deploy import checks, readiness
 from iceshelves.deploy.placing import choose_member, on_member
-from iceshelves.deploy.work import Work
-from iceshelves.factory.shelf import is_on_shelf
+from iceshelves.deploy.work import Work, is_on_shelf
 from iceshelves.providers.base import (
     ExecRequest,
     Guest,

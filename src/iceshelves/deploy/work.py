@@ -16,6 +16,11 @@ from iceshelves.operations.job import Report
 from iceshelves.providers.base import Image, InstanceKind, InstanceSpec, Mark, Provider
 
 
+def is_on_shelf(reference: str) -> bool:
+    """Whether ``reference`` names an image of the tenant's own registry."""
+    return reference.startswith("registry:")
+
+
 class Shelf(Protocol):
     """The tenant's own registry, as a deployment takes images from it."""
 

@@ -22,6 +22,7 @@ from iceshelves.images.registry import (
     Verification,
     Wanted,
     collect,
+    make_deltas,
     plan_gc,
     verify,
 )
@@ -79,10 +80,16 @@ class PublishedImages:
         return self._registries.tree_of(tenant_id)
 
     def publish(self, act: Act, upload: Upload) -> Published:
-        """Publish an image whose files were brought.  Raises what :meth:`Registry.publish` raises."""
+        """Publish an image whose files were brought, and deltas to it from those before.
+
+        Raises what :meth:`Registry.publish` raises.
+        """
         publication = Publication(upload.files, upload.channel, upload.aliases, given_away=True)
-        published = self._registries.of(act.actor.tenant_id).publish(publication)
-        self._record(act, "image.publish", f"{published.entry.appliance} {published.entry.version}")
+        registry = self._registries.of(act.actor.tenant_id)
+        published = registry.publish(publication)
+        entry = published.entry
+        make_deltas(registry, Group(published.channel, entry.appliance, entry.architecture))
+        self._record(act, "image.publish", f"{entry.appliance} {entry.version}")
         return published
 
     def promote(self, act: Act, wanted: Promotion) -> Sequence[Published]:

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from iceshelves.core.errors import Conflict
-from iceshelves.images.registry import Registry
+from iceshelves.images import registry
 
 
 class Registries:
@@ -14,10 +14,10 @@ class Registries:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: dict[int, Registry] = {}
+        self._open: dict[int, registry.Registry] = {}
         self._lock = threading.Lock()
 
-    def of(self, tenant_id: int) -> Registry:
+    def of(self, tenant_id: int) -> registry.Registry:
         """The registry of a tenant.  Raises :class:`Failed` ``registry_unusable``."""
         with self._lock:
             if tenant_id not in self._open:
@@ -32,14 +32,14 @@ class Registries:
     def close(self) -> None:
         """Let go of all of them."""
         with self._lock:
-            for registry in self._open.values():
-                registry.close()
+            for opened in self._open.values():
+                opened.close()
             self._open.clear()
 
-    def _opened(self, root: Path) -> Registry:
+    def _opened(self, root: Path) -> registry.Registry:
         if not (root / "registry.db").exists():
             try:
-                return Registry.create(root)
+                return registry.Registry.create(root)
             except Conflict:
                 pass  # another server on this folder was faster
-        return Registry.open(root)
+        return registry.Registry.open(root)

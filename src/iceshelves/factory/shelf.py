@@ -18,16 +18,10 @@ from iceshelves.images.registry import STABLE, Entry, Group, Registry, Wanted
 from iceshelves.images.simplestreams.names import ARCHITECTURES, SQUASHFS
 from iceshelves.providers.base import InstanceKind
 
-_PREFIX: Final = "registry:"
 _REFERENCE: Final = re.compile(
     r"registry:(?P<alias>(?P<appliance>[a-z][a-z0-9-]{0,62})(?:/[A-Za-z0-9._+~-]{1,100})?)"
     r"(?:@(?P<channel>[a-z][a-z0-9-]{0,31}))?"
 )
-
-
-def is_on_shelf(reference: str) -> bool:
-    """Whether ``reference`` names an image of our own registry."""
-    return reference.startswith(_PREFIX)
 
 
 class RegistryShelf:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from iceshelves.appliances import Recipe
-from iceshelves.images.registry import Entry, GcPlan, Moved, Published, Verification
 from iceshelves.server.schemas.common import Failure, Named
 from iceshelves.server.schemas.images import (
     ApplianceItem,
@@ -23,6 +21,10 @@ from iceshelves.server.schemas.images import (
     VerifyFinding,
 )
 from iceshelves.store.queries.pages import Row
+
+if TYPE_CHECKING:
+    from iceshelves.appliances import Recipe
+    from iceshelves.images.registry import Entry, GcPlan, Moved, Published, Verification
 
 
 def appliance(recipe: Recipe) -> ApplianceItem:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from iceshelves.appliances import Recipe, guest_files, load
+from iceshelves.appliances.guest import as_program
 from iceshelves.core.errors import InvalidInput, Unsupported
 from iceshelves.images.build import locking
 from iceshelves.images.build.base import Base
@@ -31,7 +32,7 @@ from iceshelves.images.build.sources import machine_sources
 from iceshelves.images.build.workplace import Workplace
 from iceshelves.images.squashfs import BlockCache
 
-_SCRIPT: Final = "/run/build.sh"
+_SCRIPT: Final = "/run/build-action"
 
 
 @dataclass
@@ -89,10 +90,9 @@ class Build:
     def _run_actions(self, jail: Jail, recipe: Recipe) -> None:
         for action in recipe.actions:
             self._say(f"action {action.name}")
-            script = action.run.encode()
-            jail.call(functools.partial(Path(_SCRIPT).write_bytes, script))
+            jail.call(functools.partial(_write_program, as_program(action.run)))
             run = jail.run_online if action.network else jail.run
-            run(["sh", "-eu", _SCRIPT], self._say)
+            run([_SCRIPT], self._say)
 
     def _set_up_services(self, jail: Jail, recipe: Recipe, version: str) -> None:
         guest = guest_files(recipe, version)
@@ -140,6 +140,12 @@ class Build:
 
     def _say(self, line: str) -> None:
         self.tell(Said(self._stage, line))
+
+
+def _write_program(content: bytes) -> None:
+    program = Path(_SCRIPT)
+    program.write_bytes(content)
+    program.chmod(0o755)
 
 
 def check_possible(job: Job, recipe: Recipe) -> None:

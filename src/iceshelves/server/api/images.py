@@ -1,22 +1,21 @@
-"""Appliances, builds of them, and the images that are published."""
+"""Appliances, builds of them, and the images that are published.
+
+The image factory is imported where it is used: a server without images need not hold it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from iceshelves import appliances
 from iceshelves.access.policy import Permission
-from iceshelves.appliances import builtin
-from iceshelves.factory import recipes
-from iceshelves.factory.builds import BuildRequest
-from iceshelves.factory.images import Act, Promotion, Upload
-from iceshelves.images.files import ImageFiles
-from iceshelves.images.registry import STABLE, Group, Retention, Wanted
+from iceshelves.images import registry
 from iceshelves.server import shown_images as shown
 from iceshelves.server.answers import Item, Listing
 from iceshelves.server.call import Call, Caller
@@ -53,6 +52,9 @@ from iceshelves.store.queries import builds as queries
 from iceshelves.store.queries import clusters
 from iceshelves.store.queries.pages import Slice, Window
 
+if TYPE_CHECKING:
+    from iceshelves.factory.images import Act
+
 APPLIANCES: Final = Listing("appliances", ApplianceItem)
 APPLIANCE: Final = Item(ApplianceDetail, description="The appliance")
 ACCEPTED: Final = Item(AcceptedBuildItem, 202, "Written down; the work goes on at Location")
@@ -73,15 +75,17 @@ routes = Routes("images")
 @routes.add("GET", "/api/appliances", Permission.IMAGES_READ, APPLIANCES)
 def list_appliances(_call: Caller, wanted: Annotated[Paging, Query()]) -> Response:
     """List the built-in appliances."""
-    found = [shown.appliance(recipe) for recipe in builtin()]
+    found = [shown.appliance(recipe) for recipe in appliances.builtin()]
     return APPLIANCES.answer(_slice(found, wanted.window))
 
 
 @routes.add("GET", "/api/appliances/{appliance}", Permission.IMAGES_READ, APPLIANCE, errors=(404,))
 def show_appliance(_call: Caller, appliance: AppliancePath) -> Response:
     """Show a built-in appliance with its recipe."""
+    from iceshelves.factory import recipes
+
     files = recipes.builtin_files(appliance)
-    recipe = next(recipe for recipe in builtin() if recipe.name == appliance)
+    recipe = next(recipe for recipe in appliances.builtin() if recipe.name == appliance)
     return APPLIANCE.answer(
         ApplianceDetail(
             **shown.appliance_members(recipe),
@@ -95,6 +99,9 @@ def show_appliance(_call: Caller, appliance: AppliancePath) -> Response:
 @routes.add("POST", "/api/builds", Permission.IMAGES_WRITE, ACCEPTED, errors=(404,))
 def build_image(call: Caller, body: NewBuildBody) -> Response:
     """Build an image, and try it out and publish it where that is asked for."""
+    from iceshelves.factory import recipes
+    from iceshelves.factory.builds import BuildRequest
+
     files = None if body.files is None else recipes.decode_files(body.files)
     request = BuildRequest(
         appliance=body.appliance,
@@ -131,7 +138,7 @@ def show_build(call: Caller, build: PathId) -> Response:
 @routes.add("GET", "/api/images", Permission.IMAGES_READ, IMAGES)
 def list_images(call: Caller, wanted: Annotated[ImageQuery, Query()]) -> Response:
     """List the published images, the newest first."""
-    chosen = Wanted(wanted.channel, wanted.appliance, wanted.architecture)
+    chosen = registry.Wanted(wanted.channel, wanted.appliance, wanted.architecture)
     found = call.control.published.find(call.actor, chosen)
     page = _slice(found, wanted.window)
     shelf = _shelf(call, wanted.channel)
@@ -168,6 +175,9 @@ async def upload_piece(
 @routes.add("POST", "/api/images", Permission.IMAGES_WRITE, PUBLISHED, errors=(404, 502))
 def publish_image(call: Caller, body: PublishBody) -> Response:
     """Publish an image whose files were uploaded."""
+    from iceshelves.factory.images import Upload
+    from iceshelves.images.files import ImageFiles
+
     take = call.control.uploads.take
     files = ImageFiles(
         metadata=take(call.tenant_id, body.metadata),
@@ -182,6 +192,8 @@ def publish_image(call: Caller, body: PublishBody) -> Response:
 @routes.add("POST", "/api/images/promote", Permission.IMAGES_WRITE, PROMOTED, errors=(404, 502))
 def promote_image(call: Caller, body: PromoteBody) -> Response:
     """Show in another channel what one shows."""
+    from iceshelves.factory.images import Promotion
+
     wanted = Promotion(body.appliance, body.source, body.target, body.architecture)
     promoted = call.control.published.promote(_act(call), wanted)
     shelf = _shelf(call, body.target)
@@ -212,7 +224,7 @@ def verify_images(call: Caller, wanted: Annotated[VerifyQuery, Query()]) -> Resp
 @routes.add("POST", "/api/images/gc", Permission.IMAGES_WRITE, COLLECTED, errors=(502,))
 def collect_images(call: Caller, body: GcBody) -> Response:
     """Remove what no channel has needed for a while."""
-    retention = Retention(body.newest, body.days, body.grace)
+    retention = registry.Retention(body.newest, body.days, body.grace)
     if body.dry_run:
         plan = call.control.published.plan_gc(call.actor, retention)
     else:
@@ -221,16 +233,18 @@ def collect_images(call: Caller, body: GcBody) -> Response:
 
 
 def _shelf(call: Call, channel: str | None) -> shown.Shelf:
-    aliases = call.control.published.aliases(call.actor, channel or STABLE)
+    aliases = call.control.published.aliases(call.actor, channel or registry.STABLE)
     return shown.Shelf(aliases, call.control.downloads.of(call.tenant_id))
 
 
 def _act(call: Call) -> Act:
+    from iceshelves.factory.images import Act
+
     return Act(call.actor, call.request_id)
 
 
-def _group(body: GroupBody) -> Group:
-    return Group(body.channel, body.appliance, body.architecture)
+def _group(body: GroupBody) -> registry.Group:
+    return registry.Group(body.channel, body.appliance, body.architecture)
 
 
 def _cluster_id(call: Call, reference: str) -> int:
