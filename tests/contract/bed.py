@@ -16,6 +16,7 @@ FAKE_SCRIPT = {
         "*": {
             "commands": [
                 {"like": f"sh -c {ERR_AND_OUT}", "status": 3, "stdout": "out\n", "stderr": "err\n"},
+                {"like": "sh -c echo hello; sleep 0.5", "stdout": "hello\n"},
                 {"like": "sleep *", "delay": 3600.0},
             ]
         }

@@ -280,8 +280,9 @@ async def test_an_image_is_brought_and_dropped(bed: Bed, tmp_path: Path) -> None
     files = ImageFiles(tmp_path / "metadata.tar.xz", rootfs=tiny_files()[1])
     brought = await store.bring(files, "container")
     try:
-        assert brought.fingerprint == fingerprints(files).container
-        assert await store.bring(files, "container") == brought  # it is there, and stays as it is
+        assert (brought.fingerprint, brought.cached) == (fingerprints(files).container, False)
+        # it is there, and stays as it is
+        assert await store.bring(files, "container") == replace(brought, cached=True)
         found = await bed.images.resolve(brought.fingerprint, "container")
         assert (found.fingerprint, found.cached) == (brought.fingerprint, True)
         with pytest.raises(InvalidInput):
@@ -316,7 +317,8 @@ async def test_a_program_on_a_terminal_ends_by_itself(bed: Bed) -> None:
     spec = await bed.running()
     out = b""
     async with asyncio.timeout(5):
-        request = ExecRequest(["echo", "hello"], terminal=(80, 24))
+        # LXD 5.0 at times loses what a program says on a terminal that ends at once
+        request = ExecRequest(["sh", "-c", "echo hello; sleep 0.5"], terminal=(80, 24))
         async with await bed.guest.exec(spec.name, request) as session:
             async for stream, data in session.output():
                 assert stream == "stdout"

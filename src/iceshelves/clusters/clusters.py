@@ -34,7 +34,7 @@ from iceshelves.core.names import check_object_name
 from iceshelves.core.threads import in_thread
 from iceshelves.providers.registry import open_provider
 from iceshelves.store.database import Database
-from iceshelves.store.models import DEFAULT_POLL_INTERVAL, Agent, Cluster, Deployment
+from iceshelves.store.models import DEFAULT_POLL_INTERVAL, Agent, Build, Cluster, Deployment
 
 #: what may be wrong in a way that only a test can tell
 _SETTLED_BY_A_TEST: Final = ("endpoint_url", "project", "options")
@@ -172,14 +172,15 @@ class Clusters:
                     hint=f"List them, then delete each of them: iceshelves list --cluster {cluster.name};"
                     f" iceshelves delete {cluster.name}:INSTANCE",
                 )
-            used = session.execute(
-                sa.select(Deployment.id).where(Deployment.cluster_id == cluster_id).limit(1)
-            ).first()
+            used = any(
+                session.execute(sa.select(kind.id).where(kind.cluster_id == cluster_id).limit(1)).first()
+                for kind in (Deployment, Build)
+            )
             audit.record(session, actor, "cluster.delete", cluster.name, request_id=request_id)
             session.execute(sa.delete(Agent).where(Agent.cluster_id == cluster_id))
-            if used is None:
+            if not used:
                 session.delete(cluster)
-            else:  # the record of past deployments names it
+            else:  # the record of past deployments and builds names it
                 cluster.is_active = False
                 cluster.name = f"{cluster.name[:40]}~{cluster.id}"
                 cluster.secrets = None

@@ -272,7 +272,7 @@ def settle(session: Session, operation_id: str) -> bool:
 
 
 def _settlement(session: Session, operation: Operation) -> Ending | None:
-    if operation.status not in OPEN:
+    if operation.status not in OPEN or operation.cluster_id is None:  # or no agent's matter at all
         return None
     untouched = operation.fence == 0 and not records.was_touched(session, operation.deployment_id)
     clean = untouched and operation.kind == "deploy"

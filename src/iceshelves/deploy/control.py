@@ -173,7 +173,7 @@ class ControlPlane:
         await self.images.close()
         await self._keeper.logbook.stop()
         await self._providers.close()
-        await in_thread(self.downloads.write)
+        self.downloads.write()  # the engine has taken the loop's threads with it
         self.registries.close()
         self.database.close()
 

@@ -66,7 +66,8 @@ async def _brought(provider: Provider, trial: Trial, report: Report) -> AsyncIte
     try:
         yield image
     finally:
-        await _tidy(store.drop(image.fingerprint), f"the image {image.fingerprint[:12]}")
+        if not image.cached:  # else it was there before, and is somebody's
+            await _tidy(store.drop(image.fingerprint), f"the image {image.fingerprint[:12]}")
 
 
 @contextlib.asynccontextmanager

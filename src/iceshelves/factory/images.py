@@ -84,10 +84,13 @@ class PublishedImages:
 
         Raises what :meth:`Registry.publish` raises.
         """
-        publication = Publication(upload.files, upload.channel, upload.aliases, given_away=True)
+        publication = Publication(upload.files, upload.channel, upload.aliases)
         registry = self._registries.of(act.actor.tenant_id)
         published = registry.publish(publication)
         entry = published.entry
+        for path in (upload.files.metadata, upload.files.rootfs, upload.files.disk):
+            if path is not None:  # what was refused can be published again once its reason is gone
+                path.unlink(missing_ok=True)
         make_deltas(registry, Group(published.channel, entry.appliance, entry.architecture))
         self._record(act, "image.publish", f"{entry.appliance} {entry.version}")
         return published

@@ -76,6 +76,13 @@ def write(files: Mapping[str, bytes], folder: Path) -> Recipe:
     folder.mkdir(parents=True)
     for name, content in files.items():
         path = folder / _checked(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise InvalidInput(
+                f"{name[:120]!a} is a file and a folder at once.",
+                code="unsafe_file_name",
+                hint="Give each file of the recipe a name of its own.",
+            ) from error
     return load(folder)

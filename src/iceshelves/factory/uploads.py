@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from iceshelves.core.errors import Conflict, InvalidInput, NotFound
+from iceshelves.core.errors import Conflict, Failed, InvalidInput, NotFound
 
 #: bytes; larger than any image that a registry would hold
 _MOST: Final = 64 * 1024**3
@@ -47,14 +48,18 @@ class Uploads:
                     hint="Go on from there.",
                     details={"size": here},
                 )
-            missing = piece[here - offset :]
-            os.pwrite(descriptor, missing, here)
-            return here + len(missing)
+            return here + os.pwrite(descriptor, piece[here - offset :], here)
+        except OSError as error:
+            raise Failed(
+                f"The upload cannot be kept: {error.strerror}.",
+                code="upload_refused",
+                hint="Make room on the server's disk, then go on.",
+            ) from error
         finally:
             os.close(descriptor)
 
     def take(self, tenant_id: int, sha256: str) -> Path:
-        """The whole file, for its taker to move away.
+        """The whole file, for its taker to remove once it is not needed any more.
 
         Raises :class:`NotFound` ``upload_not_found``; one with another content is removed and refused with
         :class:`InvalidInput` ``upload_damaged``.
@@ -82,8 +87,9 @@ class Uploads:
         """Remove what nobody has taken for a day."""
         horizon = time.time() - _KEPT_SECONDS
         for path in self._folder.glob("*/*"):
-            if path.stat().st_mtime < horizon:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # somebody has just taken it
+                if path.stat().st_mtime < horizon:
+                    path.unlink()
 
     def _path(self, tenant_id: int, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from iceshelves.appliances import Recipe, load
 from iceshelves.clusters.providers import ProviderPool
@@ -22,16 +23,22 @@ from iceshelves.images.build.job import Job as BuilderJob
 from iceshelves.images.build.job import Limits
 from iceshelves.images.build.launch import build
 from iceshelves.images.files import ImageFiles
-from iceshelves.images.registry import Group, Publication, make_deltas
+from iceshelves.images.registry import Group, Publication, Registry, make_deltas
 from iceshelves.operations.engine import Journal, Json
 from iceshelves.operations.execution import Execution, internal_error
 from iceshelves.operations.job import Ending, Report
 from iceshelves.operations.keeping import Cancels, DatabaseDesk, Keeper
 from iceshelves.operations.slots import Slots, Wanted
+from iceshelves.providers.base import Lifecycle, require
 
 #: builds at once: each of them uses all processors while it packs
 AT_ONCE: Final = 2
 _STAGES: Final = 9
+#: of one build's log; what an action repeats for ever must not fill the database
+_MOST_LINES: Final = 20_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logger(__name__)
 
@@ -111,9 +118,26 @@ class _BuildExecution(Execution):
         await super().run(journal)
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    async def undo(self, _journal: Journal, _outcome: Json, _begun: bool) -> bool:
-        """What a build makes before it is published lies in its own folder, which goes at its end."""
-        return True
+    async def undo(self, journal: Journal, _outcome: Json, begun: bool) -> bool:
+        """Remove the gate's instance, if a killed server left it; all else lies in the build's folder."""
+        if not begun or BOOT not in self._job.steps:
+            return True
+        cleared = await journal.once("clear-gate", self._clear_gate)
+        return bool(cleared["clean"])
+
+    async def _clear_gate(self) -> Json:
+        job = self._job
+        try:
+            provider = await self._worker.providers.get(job.cluster_id or 0)
+            await require(provider, Lifecycle).delete(self._gate_name, job.mark)
+        except IceShelvesError as error:
+            log.warning("%s may be left over from a gate: %s", self._gate_name, error)
+            return {"clean": False}
+        return {"clean": True}
+
+    @property
+    def _gate_name(self) -> str:
+        return f"gate-{self._job.build_id}-{self._job.operation_id[:8]}"
 
     async def do(self, name: str, facts: Json, guest_lines: int) -> Json:
         report = self._desk.report(name)
@@ -162,9 +186,7 @@ class _BuildExecution(Execution):
             report.log("There is no container image to start", "WARNING")
             return {}
         recipe = await asyncio.to_thread(load, self._folder / "recipe")
-        trial = gate.Trial(
-            recipe, self._files(image), job.mark, f"gate-{job.build_id}-{job.operation_id[:8]}"
-        )
+        trial = gate.Trial(recipe, self._files(image), job.mark, self._gate_name)
         provider = await self._worker.providers.get(job.cluster_id)
         return {"gate": await gate.try_out(provider, trial, report)}
 
@@ -175,17 +197,21 @@ class _BuildExecution(Execution):
             files=self._all_files(facts), channel=job.channel or "", aliases=recipe.aliases
         )
         registry = await asyncio.to_thread(self._worker.registries.of, job.tenant_id)
-        published = await asyncio.to_thread(registry.publish, publication)
+        published = await _to_its_end(registry.publish, publication)
         entry = published.entry
         outcome = published.outcome.value
         report.log(f"{entry.appliance} {entry.version} of {entry.serial} in {job.channel}: {outcome}")
         group = Group(published.channel, entry.appliance, entry.architecture)
-        deltas = await asyncio.to_thread(make_deltas, registry, group)
+        if not self._cancel.is_set():
+            await self._add_deltas(registry, group, report)
+        return {"published": {"serial": entry.serial, "outcome": outcome}}
+
+    async def _add_deltas(self, registry: Registry, group: Group, report: Report) -> None:
+        deltas = await _to_its_end(make_deltas, registry, group)
         for serial, size in deltas.made.items():
             report.log(f"A delta from {serial}: {size} bytes")
         for serial, why in deltas.left_out.items():
             report.log(f"No delta from {serial}: {why}")
-        return {"published": {"serial": entry.serial, "outcome": outcome}}
 
     @property
     def _output(self) -> Path:
@@ -210,12 +236,22 @@ class _BuildExecution(Execution):
         )
 
 
+async def _to_its_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` returns, although it is cancelled meanwhile: a thread cannot be stopped half-way."""
+    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    while not running.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+    return running.result()
+
+
 class _Teller:
     """Turns what the builder says into the step's log and progress."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._done = 0
+        self._said = 0
 
     def hear(self, event: Event) -> None:
         if isinstance(event, StageBegan):
@@ -224,7 +260,11 @@ class _Teller:
             self._done += 1
             self._report.log(f"[{event.stage}] done in {event.seconds:.1f} s")
         elif isinstance(event, Said):
-            self._report.log(f"[{event.stage}] {event.line}")
+            self._said += 1
+            if self._said < _MOST_LINES:
+                self._report.log(f"[{event.stage}] {event.line}")
+            elif self._said == _MOST_LINES:
+                self._report.log("The build says too much; what follows is not kept.", "WARNING")
 
 
 def _container(facts: Json) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy.orm import Session
 
 from iceshelves.access import audit
-from iceshelves.access.policy import Actor
+from iceshelves.access.policy import Actor, Permission
 from iceshelves.core import clock
 from iceshelves.core.errors import Conflict, NotFound
 from iceshelves.operations.states import OPEN
@@ -28,6 +28,8 @@ def cancel(session: Session, actor: Actor, operation_id: str, request_id: str) -
     operation = session.get(Operation, operation_id, with_for_update=True)
     if operation is None or operation.tenant_id != actor.tenant_id:
         raise NotFound("There is no such operation.", code="operation_not_found")
+    if operation.build_id is not None:
+        actor.need(Permission.IMAGES_WRITE)
     if operation.status not in OPEN:
         raise Conflict(f"The operation has ended already: {operation.status}.", code="operation_ended")
     if operation.kind == "delete":

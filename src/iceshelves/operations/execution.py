@@ -189,6 +189,8 @@ async def _interruptible(work: Any, cancel: asyncio.Event, seconds: float, name:
             return task.result()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if not task.cancelled() and task.exception() is None:
+            return task.result()  # it could not be stopped any more; the end of the operation decides
         if cancel.is_set():
             raise Cancelled(f"Cancelled during {name}.")
         raise TimedOut(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -49,6 +49,8 @@ class Logbook:
         self._wanted = asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        # an engine may shut the loop's own threads down before the last line is written
+        self._thread = ThreadPoolExecutor(1, "logbook")
 
     def start(self) -> None:
         """Begin to write in the background."""
@@ -60,6 +62,7 @@ class Logbook:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.flush()
+        self._thread.shutdown()
 
     def report(self, job: Job, step: str) -> StepReport:
         """Where ``step`` says how it goes."""
@@ -88,7 +91,7 @@ class Logbook:
             if not lines and not progress:
                 return
             try:
-                await _to_its_end(asyncio.to_thread(self._write, lines, progress))
+                await _to_its_end(self._thread.submit(self._write, lines, progress))
             except Temporary as error:
                 self._lines = lines + self._lines
                 log.warning("%d log lines wait: %s", len(self._lines), error)
@@ -133,13 +136,13 @@ class Logbook:
                 self._wanted.set()
 
 
-async def _to_its_end(writing: Coroutine[Any, Any, None]) -> None:
+async def _to_its_end(writing: Future[None]) -> None:
     """Wait for a write even when cancelled: whoever goes on then has to find what it wrote."""
-    task = asyncio.ensure_future(writing)
+    written = asyncio.wrap_future(writing)
     try:
-        await asyncio.shield(task)
+        await asyncio.shield(written)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        await asyncio.wait([written])
         raise
 
 

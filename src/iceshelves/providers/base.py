@@ -275,9 +275,9 @@ class ImageStore(Protocol):
     """Images that are brought to the hypervisor rather than fetched by it."""
 
     async def bring(self, files: ImageFiles, kind: InstanceKind, progress: Progress = no_progress) -> Image:
-        """Have the image of ``files`` there, by its fingerprint; one that is there already is not sent again.
+        """Have the image of ``files`` there, by its fingerprint; ``cached`` says that it was there before.
 
-        Cancelling leaves nothing.
+        Several who bring the same at once send it once.  Cancelling leaves nothing.
         """
         ...
 

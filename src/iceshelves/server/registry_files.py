@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, Response
 from iceshelves.core.errors import NotFound
 from iceshelves.core.ranges import span
 
-_CATALOGUE: Final = re.compile(r"(?:[a-z0-9][a-z0-9-]*/){0,2}streams/v1/[A-Za-z0-9._-]{1,100}\.json")
+_CATALOGUE: Final = re.compile(r"(?:[a-z0-9][a-z0-9-]{0,62}/){0,2}streams/v1/[A-Za-z0-9._-]{1,100}\.json")
 _IMAGE: Final = re.compile(r"images/(?P<name>(?P<sha256>[0-9a-f]{64})\.[a-z0-9.]{1,16})")
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _MINUTES: Final = "public, max-age=60"

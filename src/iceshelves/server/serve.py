@@ -61,8 +61,8 @@ def serve(settings: Settings, where: Listening, admin_token_file: Path | None = 
         from iceshelves.deploy.control import ControlPlane
         from iceshelves.server.app import create_app
 
-        control = ControlPlane(settings)
         tls = own(settings.data, where.host) if where.tls == "own" else where.tls
+        control = ControlPlane(settings)
         address = _url(listener, "http" if tls is None else "https")
         if control.first_token is not None:
             _show_token(control.first_token, address, admin_token_file)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import hashlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from iceshelves.factory.builds import AcceptedBuild, BuildRequest
 from iceshelves.images.build.events import BuildResult, BuiltFile, BuiltImage, Said, StageBegan, StageEnded
 from iceshelves.images.build.job import Job
 from iceshelves.images.metadata import ImageMetadata, write_metadata
-from iceshelves.images.registry import Wanted, verify
-from iceshelves.store.models import Build
+from iceshelves.images.registry import Publication, Published, Registry, Wanted, verify
+from iceshelves.store.models import Build, Operation
 
 from .conftest import ADMIN, Killed, Plane, Story
 
@@ -100,6 +102,13 @@ def ask(plane: Plane, **wishes: Any) -> AcceptedBuild:
     return plane.control.builds.create(ADMIN, request)
 
 
+async def ended(plane: Plane, operation_id: str) -> Operation:
+    """The operation once all is done that belongs to it: what it leaves goes after its end."""
+    operation = await plane.ended(operation_id)
+    await plane.engine.tasks[operation_id]
+    return operation
+
+
 def row(plane: Plane) -> Build:
     with plane.control.database.read() as session:
         return session.execute(sa.select(Build)).scalar_one()
@@ -108,7 +117,7 @@ def row(plane: Plane) -> Build:
 def test_built_tried_out_and_published(plane: Plane, play: Callable[[Story], None], builder: Builder) -> None:
     async def story(plane: Plane) -> None:
         accepted = ask(plane, cluster_id=plane.cluster_id, channel="stable")
-        operation = await plane.ended(accepted.operation_id)
+        operation = await ended(plane, accepted.operation_id)
         assert operation.status == "succeeded", operation.error
         assert plane.steps(operation.id) == {"build": "done", "boot": "done", "publish": "done"}
         [entry] = plane.control.published.find(ADMIN, Wanted())
@@ -131,6 +140,31 @@ def test_built_tried_out_and_published(plane: Plane, play: Callable[[Story], Non
 
     def ask_again(plane: Plane) -> str:
         return ask(plane, channel="stable").operation_id
+
+    play(story)
+
+
+def test_the_gate_leaves_an_image_that_was_there(
+    plane: Plane, play: Callable[[Story], None], builder: Builder
+) -> None:
+    async def story(plane: Plane) -> None:
+        await ended(plane, ask(plane, channel="stable").operation_id)
+        await plane.ended(plane.deploy(image="registry:probe"))
+        await ended(plane, ask(plane, cluster_id=plane.cluster_id, channel="stable").operation_id)
+        [entry] = plane.control.published.find(ADMIN, Wanted())
+        assert entry.fingerprints["container"] in plane.world.state.images
+        assert list(plane.world.state.instances) == ["web"]
+
+    play(story)
+
+
+def test_a_cluster_that_was_a_gate_can_be_forgotten(
+    plane: Plane, play: Callable[[Story], None], builder: Builder
+) -> None:
+    async def story(plane: Plane) -> None:
+        await ended(plane, ask(plane, cluster_id=plane.cluster_id).operation_id)
+        plane.control.clusters.delete(ADMIN, plane.cluster_id)
+        assert row(plane).cluster_id == plane.cluster_id
 
     play(story)
 
@@ -158,7 +192,7 @@ def test_the_builders_failure_is_the_builds(
 ) -> None:
     async def story(plane: Plane) -> None:
         builder.failure = Failed("There is no package nginy.", code="package_not_found")
-        operation = await plane.ended(ask(plane, channel="stable").operation_id)
+        operation = await ended(plane, ask(plane, channel="stable").operation_id)
         assert operation.status == "failed"
         assert operation.error is not None
         assert operation.error["code"] == "package_not_found"
@@ -178,6 +212,53 @@ def test_a_build_is_cancelled(plane: Plane, play: Callable[[Story], None], build
         assert operation.status == "cancelled"
         assert row(plane).status == "cancelled"
         assert plane.control.published.find(ADMIN, Wanted()) == []
+
+    play(story)
+
+
+def test_what_was_published_while_it_was_cancelled_is_told(
+    plane: Plane, play: Callable[[Story], None], builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, begun, may_go_on = Registry.publish, threading.Event(), threading.Event()
+
+    def slowly(registry: Registry, publication: Publication) -> Published:
+        begun.set()
+        assert may_go_on.wait(10)
+        return publish(registry, publication)
+
+    monkeypatch.setattr(Registry, "publish", slowly)
+
+    async def story(plane: Plane) -> None:
+        accepted = ask(plane, channel="stable")
+        await asyncio.to_thread(begun.wait, 10)
+        plane.control.cancel(ADMIN, accepted.operation_id)
+        await asyncio.sleep(0.05)
+        may_go_on.set()
+        operation = await ended(plane, accepted.operation_id)
+        assert operation.status == "succeeded"
+        assert row(plane).result["published"]["outcome"] == "published"
+
+    play(story)
+
+
+def test_a_gate_that_a_killed_server_left_is_cleared(
+    plane: Plane, play: Callable[[Story], None], builder: Builder
+) -> None:
+    async def story(plane: Plane) -> None:
+        plane.world.rewrite({"delays": {"start": 0.3}})
+        accepted = ask(plane, cluster_id=plane.cluster_id)
+        async with asyncio.timeout(10):
+            while not plane.world.state.instances:
+                await asyncio.sleep(0.002)
+        left = copy.deepcopy(plane.world.state)
+        plane.control.cancel(ADMIN, accepted.operation_id)
+        plane.engine.tasks[accepted.operation_id].cancel()
+        await asyncio.gather(plane.engine.tasks[accepted.operation_id], return_exceptions=True)
+        plane.world.state = left  # as a killed server leaves it: nobody tidied up
+        await plane.restart()
+        operation = await ended(plane, accepted.operation_id)
+        assert operation.status == "cancelled"
+        assert plane.world.state.instances == {}
 
     play(story)
 

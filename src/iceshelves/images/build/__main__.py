@@ -26,6 +26,7 @@ from iceshelves.images.build.events import Broke, Event, Finished, Said, to_line
 from iceshelves.images.build.isolation import ENVIRONMENT, isolated
 from iceshelves.images.build.job import Job, parse_job
 from iceshelves.images.build.keeping import trim
+from iceshelves.images.build.kernel import die_with_parent
 from iceshelves.images.build.stages import Build, finish
 from iceshelves.images.build.workplace import Workplace, workplace
 
@@ -40,6 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _outside() -> int:
+    die_with_parent()  # a server that is started again begins the build anew
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -98,7 +100,7 @@ def _inside() -> int:
         socket.sethostname("localhost")  # package scripts write it down
         result = Build(job, place, _tell).run()
         finish(place)
-        trim(place.cache, job.limits.cache * 3 // 4, place.name, lambda line: _tell(Said("pack", line)))
+        _tidy(job, place)
     except IceShelvesError as error:
         _tell(_broke(error))
         return _TOLD
@@ -107,6 +109,14 @@ def _inside() -> int:
         return _TOLD
     _tell(Finished(result))
     return 0
+
+
+def _tidy(job: Job, place: Workplace) -> None:
+    """Keep the cache within its bounds; that it fails is nothing to the image, which is there."""
+    try:
+        trim(place.cache, job.limits.cache * 3 // 4, place.name, lambda line: _tell(Said("pack", line)))
+    except (IceShelvesError, OSError) as error:
+        _tell(Said("pack", f"The cache could not be tidied up: {error}"))
 
 
 def _limit(job: Job) -> None:

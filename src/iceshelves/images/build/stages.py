@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +85,7 @@ class Build:
                 self._run_actions(jail, recipe)
             with self._in("services"):
                 self._set_up_services(jail, recipe, recipe.version_with(lock.versions()))
+        _end_what_still_runs()
         with self._in("normalise"):
             Jail(tree, lock.epoch).call(lambda: normalise(Path("/"), lock.epoch))
         with self._in("secrets"):
@@ -140,6 +144,13 @@ class Build:
 
     def _say(self, line: str) -> None:
         self.tell(Said(self._stage, line))
+
+
+def _end_what_still_runs() -> None:
+    """End what an action left in the background, so that the tree is at rest."""
+    if os.getpid() == 1:  # of our own namespace, in which there is nothing else
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
 
 
 def _write_program(content: bytes) -> None:

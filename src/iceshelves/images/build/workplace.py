@@ -67,22 +67,41 @@ def workplace(cache: Path, output: Path) -> Iterator[Workplace]:
         raise Conflict(
             f"{output} is there already.", code="output_not_empty", hint="Give the build an empty folder."
         )
-    _remove_left(cache)
     place = Workplace(secrets.token_hex(8), cache, output)
+    with _only(cache / "work"):  # who takes a place and who tidies up do not meet
+        _remove_left(cache)
+        held = _take(place)
+    try:
+        yield place
+    finally:
+        try:
+            _remove(place)
+        finally:
+            os.close(held)
+
+
+@contextmanager
+def _only(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(place: Workplace) -> int:
+    """Make the folders of ``place``; a descriptor that holds them."""
     try:
         place.folder.mkdir(mode=0o700)
         place.scratch.mkdir()
         place.unfinished.mkdir()
+        (place.folder / _OUTPUT).write_text(json.dumps(str(place.output)))
+        held = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _unwritable(error) from error
-    (place.folder / _OUTPUT).write_text(json.dumps(str(output)))
-    held = os.open(place.folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield place
-    finally:
-        os.close(held)
-        _remove(place)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    return held
 
 
 def _remove_left(cache: Path) -> None:
@@ -90,7 +109,10 @@ def _remove_left(cache: Path) -> None:
     for folder in (cache / "work").iterdir():
         if not _NAME.fullmatch(folder.name) or folder.is_symlink():
             continue
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue  # its build has just ended
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(Workplace(folder.name, cache, _output_of(folder)))

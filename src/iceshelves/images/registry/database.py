@@ -88,15 +88,19 @@ class Database:
         """A new database at ``path``.  Raises :class:`Conflict` ``registry_exists``."""
         if path.exists():
             raise Conflict("There is a registry already.", code="registry_exists")
+        unfinished = path.with_name(f"{path.name}.new")  # a killed maker leaves none that looks whole
+        for left in path.parent.glob(f"{unfinished.name}*"):
+            left.unlink()
         with _own_errors():
-            connection = sqlite3.connect(path, isolation_level=None)
+            connection = sqlite3.connect(unfinished, isolation_level=None)
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA application_id={_APPLICATION}; "
                                          f"PRAGMA user_version={_VERSION}; COMMIT;")  # fmt: skip
             finally:
                 connection.close()
-        path.chmod(0o600)
+        unfinished.chmod(0o600)
+        unfinished.rename(path)
         return cls(path)
 
     def close(self) -> None:

@@ -112,7 +112,8 @@ class Registry:
         """Have channel ``target`` show the newest build that channel ``source`` shows, in one commit.
 
         For one architecture or, without one, for each that there is.  Raises :class:`NotFound`
-        ``image_not_shown``, :class:`Conflict` ``newer_image_shown`` and ``image_shown_already``.
+        ``image_not_shown``, :class:`Conflict` ``newer_image_shown``, ``image_withdrawn`` and
+        ``image_shown_already``.
         """
         check_channel(target)
         with self.writing() as desk, transaction(desk.connection):
@@ -122,7 +123,7 @@ class Registry:
             newest: dict[str, Entry] = {}
             for entry in shown:
                 newest.setdefault(entry.architecture, entry)
-            published = [desk.show(entry, target) for entry in newest.values()]
+            published = [desk.promote(entry, target) for entry in newest.values()]
             desk.render()
         return published
 
@@ -292,6 +293,17 @@ class Desk:
         shown_now = self._entry(entry.id)
         self.touch(shown_now)
         return Published(shown_now, channel, outcome)
+
+    def promote(self, entry: Entry, channel: str) -> Published:
+        """Have ``channel`` show what another shows, unless it was withdrawn there."""
+        group = Group(channel, entry.appliance, entry.architecture)
+        if entry.id in entries.withdrawn(self.connection, group):
+            raise Conflict(
+                f"This build of {group} was withdrawn, so it is not promoted again.",
+                code="image_withdrawn",
+                hint="Restore it if it is good after all, or build another.",
+            )
+        return self.show(entry, channel)
 
     def withdraw(self, entry: Entry, channel: str) -> None:
         """Have ``channel`` show ``entry`` no longer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from iceshelves.core.clock import now, to_text
 from iceshelves.core.errors import Conflict, InvalidInput, NotFound
@@ -81,11 +82,13 @@ class FakeImageStore:
             fingerprint = found.container if kind == "container" else found.virtual_machine
             if fingerprint is None:
                 raise InvalidInput(f"The image has nothing for a {kind}.", code="image_lacks_kind")
+            if (held := self._world.state.images.get(fingerprint)) is not None:
+                return _image(held, fingerprint)
             image = FakeImage(fingerprint, fingerprint, kind, release="", cached=True, cloud_init=True)
             progress(1.0, "Brought the image")
-            held = self._world.state.images.setdefault(fingerprint, image)
+            self._world.state.images[fingerprint] = image
             self._world.save()
-            return _image(held, fingerprint)
+            return replace(_image(image, fingerprint), cached=False)
 
     async def drop(self, fingerprint: str) -> None:
         async with self._world.call("drop"):

@@ -36,6 +36,7 @@ def read_registry(request: Request, tenant: TenantPath, file: FilePath) -> Respo
     if tenant_id is None or tree is None:
         raise files.nothing(file)
     response = files.respond(request, tree, file)
-    if response.status_code == 200 and (sha256 := files.image_of(file)) is not None:
+    in_part = any(name == b"range" for name, _ in request.scope["headers"])
+    if response.status_code == 200 and not in_part and (sha256 := files.image_of(file)) is not None:
         control.downloads.count(tenant_id, sha256, request.headers.get("user-agent", ""))
     return response
